@@ -1,0 +1,334 @@
+"""The replaying half of an execution: a workflow body on its loop, answered from history, then live.
+
+A body is driven in steps.  Each step delivers one completion and drains the loop; what the body decided meanwhile is
+handed to the `Decisions` port in order.  On replay the completions of the history are delivered in the order in which
+they were delivered first, and what the body decides is compared with what it decided then.
+"""
+
+import asyncio
+import contextvars
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from flux.domain.definitions import Arguments, TaskDefinition, WorkflowDefinition
+from flux.domain.events import ExecutionEvent, ExecutionEventType
+from flux.domain.execution_context import ExecutionContext
+from flux.domain.history import History
+from flux.engine import divergence
+from flux.engine.calls import CURRENT_ATTEMPT, PARENT, Call, PauseRequest
+from flux.engine.loop import BodyLoop, BodyTimer
+from flux.errors import NonDeterminismError
+
+MICROSECONDS = 1_000_000
+
+
+class Decisions(Protocol):
+    """Who carries out what a body decides."""
+
+    def call_made(self, call: Call) -> None:
+        """Record the start of a call, and run it."""
+        ...
+
+    def call_cancelled(self, call: Call) -> None:
+        """Stop a call, and complete it with TASK_CANCELLED."""
+        ...
+
+    def combinator_began(self, call_id: str, name: str, parent: str | None) -> None:
+        """Record the start of a combinator."""
+        ...
+
+    def combinator_ended(self, call_id: str, name: str, outcome: ExecutionEventType, data: bytes) -> None:
+        """Record its end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """The body returned a value."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """The body raised an error, or was cancelled."""
+
+    error: BaseException
+
+
+class Body:
+    """One workflow body, from its first line to wherever its history leads.
+
+    Args:
+        workflow: Whose body.
+        context: What the body gets as its argument; shows the history as far as it was delivered.
+        history: What is known; events that are recorded later are added to it by the caller.
+        started_us: When the execution started, the zero of the body's clock.
+        decisions: Told what the body decides once the history is used up.
+    """
+
+    def __init__(
+        self,
+        workflow: WorkflowDefinition,
+        context: ExecutionContext[Any],
+        history: History,
+        started_us: int,
+        decisions: Decisions,
+    ) -> None:
+        self.loop = BodyLoop(context.execution_id, self)
+        self.loop.body = self
+        self.outcome: Returned | Raised | None = None
+        self.divergence: NonDeterminismError | None = None
+        self.failure: BaseException | None = None  # What escaped the drain: a busy wait, SystemExit.
+        self._workflow, self._context, self._history = workflow, context, history
+        self._started_us, self._decisions = started_us, decisions
+        self._calls = 0
+        self._waiting: dict[str, Call] = {}
+        self._combinators: dict[str, str] = {}
+        self._timers: dict[str, BodyTimer] = {}
+        self._due: list[tuple[float, int, BodyTimer]] = []
+        self._replaying = False
+        self._deliveries_left = 0
+        self._withheld: list[Callable[[], None]] = []  # Decisions of the last replayed step, for after the replay.
+        self._is_over = False
+
+    # -- driving it
+
+    def replay(self) -> None:
+        """Run the body as far as its history leads, then hand on what it decided last.
+
+        Afterwards `divergence` is set if the body does not fit its history.
+        """
+        deliveries = self._history.deliveries()
+        self._replaying, self._deliveries_left = True, len(deliveries)
+        self._begin()
+        for event in deliveries:
+            if self.divergence or self.failure:
+                return
+            self._deliveries_left -= 1
+            self.deliver(event)
+        if not self.divergence and not self.failure:
+            self._check_all_made()
+        self._replaying = False
+        if not self.divergence and not self.failure:
+            withheld, self._withheld = self._withheld, []
+            for decide in withheld:
+                decide()
+
+    def deliver(self, event: ExecutionEvent) -> None:
+        """Give the body one completion, and let it run until it waits again."""
+        self._context.show_until(event.seq)
+        self.loop.advance((event.time_us - self._started_us) / MICROSECONDS)
+        if event.type is ExecutionEventType.TIMER_FIRED:
+            self._fire(event)
+        else:
+            self._complete(event)
+        self._drain()
+
+    def next_timer(self) -> BodyTimer | None:
+        """The armed timer that is due first; of equals the one armed first."""
+        while self._due and self._timers.get(self._due[0][2].call_id) is not self._due[0][2]:
+            heapq.heappop(self._due)
+        return self._due[0][2] if self._due else None
+
+    def due_us(self, timer: BodyTimer) -> int:
+        """When a timer is due, in microseconds since the epoch."""
+        return self._started_us + round(timer.when() * MICROSECONDS)
+
+    def waiting_calls(self) -> list[Call]:
+        """The calls whose outcome the body has not got, oldest first."""
+        return list(self._waiting.values())
+
+    def is_waiting_for(self, call: Call) -> bool:
+        """Whether the outcome of a call would still be delivered."""
+        return self._waiting.get(call.id) is call
+
+    def unload(self) -> None:
+        """Drop the body: its coroutines are closed, and nothing that they ask for happens."""
+        self._is_over = True
+        self._timers.clear()
+        self.loop.unload()
+
+    def _begin(self) -> None:
+        context = contextvars.copy_context()
+        context.run(PARENT.set, None)
+        context.run(CURRENT_ATTEMPT.set, None)
+        main = self.loop.create_task(self._main(), context=context)
+        main.add_done_callback(self._returned)
+        self._context.show_until(1)
+        self._drain()
+
+    async def _main(self) -> Any:
+        value = self._workflow.func(self._context)
+        return await value if self._workflow.is_async or hasattr(value, "__await__") else value
+
+    def _returned(self, main: asyncio.Task[Any]) -> None:
+        """As `asyncio.run` does: what the body left running is cancelled, in order."""
+        if main.cancelled():
+            self.outcome = Raised(asyncio.CancelledError())
+        elif (error := main.exception()) is not None:
+            self.outcome = Raised(error)
+        else:
+            self.outcome = Returned(main.result())
+        self._is_over = True
+        for task in self.loop.live_tasks:
+            if task is not main:
+                task.cancel()
+
+    def _drain(self) -> None:
+        try:
+            self.loop.drain()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - SystemExit of a body fails its execution, not the process.
+            self.failure = error
+
+    # -- what the body asks for
+
+    def next_call_id(self) -> str:
+        """The n-th call of a body is `n`: the body is deterministic."""
+        self._calls += 1
+        self.loop.progressed()
+        return str(self._calls)
+
+    async def call(self, target: TaskDefinition | PauseRequest, arguments: Arguments) -> Any:
+        """Make a call and wait for its outcome: the only way from a body to the world."""
+        if self.loop.is_unloading:
+            self.loop.refuse_while_unloading()
+        if self._is_over:
+            await self.loop.create_future()  # A clean-up after the body's end starts nothing any more.
+        call = Call(
+            self.next_call_id(), target, arguments, self.loop.create_future(), PARENT.get(), contextvars.copy_context()
+        )
+        self._make(call)
+        try:
+            return await call.future
+        except asyncio.CancelledError:
+            if self.is_waiting_for(call):
+                await self._cancel(call)
+            raise
+
+    def combinator_begins(self, name: str) -> str:
+        """Journal the start of a combinator; returns its call id."""
+        if self.loop.is_unloading:
+            self.loop.refuse_while_unloading()
+        call_id, parent = self.next_call_id(), PARENT.get()
+        self._combinators[call_id] = name
+        record = self._history.calls.get(call_id)
+        if record is None or record.started is None:
+            self._decide(lambda: self._decisions.combinator_began(call_id, name, parent), call_id, name)
+        elif record.started.name != name:
+            self._diverged(divergence.other_call(record.started, name, None))
+        return call_id
+
+    def combinator_ends(self, call_id: str, outcome: ExecutionEventType, data: bytes) -> None:
+        """Journal its end."""
+        name = self._combinators[call_id]
+        record = self._history.calls.get(call_id)
+        if record is None or record.outcome is None:
+            self._decide(lambda: self._decisions.combinator_ended(call_id, name, outcome, data), call_id, name)
+        elif record.outcome.type is not outcome:
+            self._diverged(divergence.other_end(record.outcome, outcome))
+
+    def timer_armed(self, timer: BodyTimer) -> None:
+        """Arming a timer writes nothing: its deadline is deterministic."""
+        timer.call_id = self.next_call_id()
+        self._timers[timer.call_id] = timer
+        heapq.heappush(self._due, (timer.when(), self._calls, timer))
+        record = self._history.calls.get(timer.call_id)
+        if record is not None and record.started is not None:
+            self._diverged(divergence.other_call(record.started, "timer", None))
+
+    def timer_cancelled(self, timer: BodyTimer) -> None:
+        """The body needs it no more."""
+        self._timers.pop(timer.call_id, None)
+
+    # -- calls against history
+
+    def _make(self, call: Call) -> None:
+        self._waiting[call.id] = call
+        record = self._history.calls.get(call.id)
+        if record is None:
+            self._decide(lambda: self._run(call), call.id, call.target.name)
+        elif record.started is None:
+            self._diverged(divergence.not_a_timer(record.outcome, call.target.name))
+        elif record.started.name != call.target.name or record.started.data != call.arguments.data:
+            self._diverged(divergence.other_call(record.started, call.target.name, call.arguments.data))
+        elif record.outcome is None:
+            self._decide_again(lambda: self._run(call))
+
+    def _run(self, call: Call) -> None:
+        self._decisions.call_made(call)
+        if call.is_cancelled:
+            self._decisions.call_cancelled(call)
+
+    def _decide(self, decision: Callable[[], None], call_id: str, name: str) -> None:
+        """Carry out a decision that is not recorded: at once when live, after the replay if it is the last step's."""
+        if self.loop.is_unloading:
+            return
+        if not self._replaying:
+            decision()
+        elif self._deliveries_left == 0:
+            self._withheld.append(decision)
+        else:
+            self._diverged(divergence.not_recorded(call_id, name, self._history))
+
+    def _decide_again(self, decision: Callable[[], None]) -> None:
+        """Carry out a recorded decision whose outcome is not recorded, once the replay is over."""
+        if self._replaying:
+            self._withheld.append(decision)
+        else:
+            decision()
+
+    async def _cancel(self, call: Call) -> None:
+        """Give a call up, and wait until it has ended: plain asyncio waits for a cancelled callee, too."""
+        call.is_cancelled = True
+        call.future = self.loop.create_future()
+        if not self._replaying:
+            self._decisions.call_cancelled(call)
+        while self.is_waiting_for(call):
+            try:
+                await call.future
+            except asyncio.CancelledError:  # Cancelled again: it is being cancelled already.
+                call.future = self.loop.create_future()
+
+    def _complete(self, event: ExecutionEvent) -> None:
+        call = self._waiting.pop(event.call_id, None)
+        if call is None:
+            if not event.call_id.isdecimal() or int(event.call_id) > self._calls:
+                self._diverged(divergence.not_made(event))
+            return
+        future = call.future
+        if future.done():
+            return
+        match event.type:
+            case _ if call.is_cancelled:
+                future.set_result(None)
+            case ExecutionEventType.TASK_COMPLETED:
+                future.set_result(event.value_copy())
+            case ExecutionEventType.TASK_FAILED:
+                future.set_exception(event.value_copy())
+            case _:
+                future.cancel()
+
+    def _fire(self, event: ExecutionEvent) -> None:
+        """On replay the recorded time counts, and only that a timer was armed: a library may have drawn the delay."""
+        timer = self._timers.pop(event.call_id, None)
+        if timer is not None:
+            self.loop.advance(timer.when())
+            self.loop.fire(timer)
+        elif int(event.call_id) > self._calls or event.call_id in self._waiting:
+            self._diverged(divergence.not_made(event))
+
+    def _check_all_made(self) -> None:
+        """Every recorded start must have been made, or something the code did is no longer in the code."""
+        for call_id, record in self._history.calls.items():
+            if record.started is not None and call_id.isdecimal() and int(call_id) > self._calls:
+                self._diverged(divergence.not_made(record.started))
+                return
+
+    def _diverged(self, error: NonDeterminismError) -> None:
+        """Kept here, not raised: the body could swallow it."""
+        self.divergence = self.divergence or error

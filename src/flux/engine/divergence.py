@@ -1,0 +1,72 @@
+"""What is said when a body does not fit its history: the recorded and the actual, the line, and the ways out."""
+
+import sys
+from types import FrameType
+
+from flux import serde
+from flux.domain.events import ExecutionEvent, ExecutionEventType
+from flux.domain.history import History
+from flux.errors import NonDeterminismError
+
+WAYS_OUT = (
+    "The code was changed while this execution was in flight, or its body is not deterministic (clock, random, "
+    "iteration over a set of strings): put the old code back, or move what is not deterministic into a @task; nothing "
+    "was lost, and the execution continues when the code fits again"
+)
+_SHOWN = 200
+
+
+def other_call(recorded: ExecutionEvent, name: str, data: bytes | None) -> NonDeterminismError:
+    """The code made another call than the recorded one."""
+    return _error(f"history has {_call(recorded.name, recorded.data)}, the code made {_call(name, data)}", recorded)
+
+
+def not_a_timer(recorded: ExecutionEvent | None, name: str) -> NonDeterminismError:
+    """The code made a call where history has a timer."""
+    return _error(f"history has a timer, the code called {name!r}", recorded)
+
+
+def other_end(recorded: ExecutionEvent, outcome: ExecutionEventType) -> NonDeterminismError:
+    """A combinator ended otherwise than recorded."""
+    return _error(f"history ended {recorded.name!r} with {recorded.type}, the code with {outcome}", recorded)
+
+
+def not_recorded(call_id: str, name: str, history: History) -> NonDeterminismError:
+    """The code made a call that history does not have at this place."""
+    after = next((e for e in history.events if e.call_id == call_id), None)
+    return _error(f"the code called {name!r} as call {call_id}, history has no such call there", after)
+
+
+def not_made(recorded: ExecutionEvent) -> NonDeterminismError:
+    """History has a call that the code did not make."""
+    return _error(f"history has {_call(recorded.name, recorded.data)}, the code did not make that call", recorded)
+
+
+def _error(what: str, recorded: ExecutionEvent | None) -> NonDeterminismError:
+    place = f" (event {recorded.seq}, call {recorded.call_id})" if recorded is not None else ""
+    line = _user_line()
+    return NonDeterminismError(f"{what}{place}{f', at {line}' if line else ''}. {WAYS_OUT}")
+
+
+def _call(name: str, data: bytes | None) -> str:
+    if data is None:
+        return name
+    try:
+        shown = serde.decode(data)
+        text = ", ".join(f"{k}={v!r}" for k, v in shown.items()) if isinstance(shown, dict) else repr(shown)
+    except Exception:  # noqa: BLE001 - a message must not fail for a value that cannot be shown.
+        text = "…"
+    return f"{name}({text[:_SHOWN]})"
+
+
+def _user_line() -> str:
+    """The innermost line outside this package that is running now: the body's, while it is drained."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.partition(".")[0] not in {"flux", "asyncio", "contextlib"}:
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        if module == "flux.engine.runner":
+            return ""
+        frame = frame.f_back
+    return ""

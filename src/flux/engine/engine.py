@@ -1,0 +1,188 @@
+"""The engine of a process: claims executions, runs them on a host loop, and waits for those that others hold."""
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+from flux.domain.definitions import WorkflowDefinition
+from flux.domain.events import ExecutionEvent
+from flux.domain.execution import ExecutionState
+from flux.domain.execution_context import ExecutionContext
+from flux.engine import patches
+from flux.engine.journal import Committer, Journal
+from flux.engine.outcomes import Asleep, Blocked, RunOutcome, Settled, Superseded
+from flux.engine.runner import Parts, Runner
+from flux.errors import ExecutionConflictError, ExecutionContextNotFoundError, InvalidInputError
+from flux.ports import ExecutionRow, NewExecution
+
+MICROSECONDS = 1_000_000
+NEWS_SECONDS = 0.05
+RESCUE_SECONDS = 0.5
+
+
+class Engine:
+    """Runs executions of one store.
+
+    Args:
+        parts: What all runners share.
+        committer: Writes for all of them.
+    """
+
+    def __init__(self, parts: Parts, committer: Committer) -> None:
+        patches.install()
+        self._parts, self._committer = parts, committer
+        self._journals: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Journal] = weakref.WeakKeyDictionary()
+        self._runners: set[Runner] = set()
+        self._lock = threading.Lock()
+
+    async def run(
+        self,
+        workflow: WorkflowDefinition,
+        execution_id: str,
+        *,
+        create: NewExecution | None = None,
+        input_data: bytes | None = None,
+        inline: bool = False,
+    ) -> ExecutionContext[Any]:
+        """Drive an execution until it is finished or paused, whoever runs it meanwhile.
+
+        Args:
+            create: The execution, if this call is to create it; another one of that id is then continued, provided
+                that it was started with the same request.
+            input_data: Its encoded input.
+            inline: Whether this loop may be blocked by a commit when nothing else can run on it.
+
+        Raises:
+            ExecutionContextNotFoundError: There is no such execution, and none was to be created.
+            InvalidInputError: It exists and was started otherwise.
+            NonDeterminismError: The code does not fit its history.
+            StoreError: The database cannot be used.
+        """
+        runner: Runner | None = None
+        if create is not None:
+            runner = self._runner(workflow, execution_id, inline=inline, create=create, input_data=input_data)
+        while True:
+            seen = self._parts.store.news()
+            runner = runner or self._claim(workflow, execution_id, inline=inline)
+            if runner is None:
+                row = self._row(execution_id, create)
+                if row.state.is_finished or row.state is ExecutionState.PAUSED:
+                    return self.context(row)
+                await self._wait_for_turn(row, workflow, seen)
+                continue
+            outcome, runner = await self._drive(runner), None
+            match outcome:
+                case Settled(context):
+                    return context
+                case Blocked(error):
+                    raise error
+                case Asleep() | Superseded():
+                    continue
+
+    def context(self, row: ExecutionRow) -> ExecutionContext[Any]:
+        """An execution as it is stored."""
+        events = self._parts.store.events(row.execution_id)
+        return ExecutionContext(row.execution_id, row.workflow, events, row.state)
+
+    def abandon_all(self) -> None:
+        """This process was taken for dead: its runners stop, each on its own loop (safe from any thread)."""
+        with self._lock:
+            runners = list(self._runners)
+        for runner in runners:
+            runner.done.get_loop().call_soon_threadsafe(runner.abandon)
+
+    def close(self) -> None:
+        """Finish what is being written."""
+        self._committer.close()
+
+    async def _drive(self, runner: Runner) -> RunOutcome:
+        with self._lock:
+            self._runners.add(runner)
+        asyncio.get_running_loop().call_soon(runner.begin)
+        try:
+            return await runner.done
+        except asyncio.CancelledError:  # Ctrl-C, or a closing loop: never a fact.
+            await runner.release()
+            raise
+        finally:
+            with self._lock:
+                self._runners.discard(runner)
+
+    def _claim(self, workflow: WorkflowDefinition, execution_id: str, *, inline: bool) -> Runner | None:
+        claim = self._parts.store.claim(
+            execution_id,
+            worker=self._parts.lease.acquire(),
+            version=workflow.version,
+            now=self._parts.clock.now(),
+        )
+        if claim is None:
+            return None
+        return self._runner(workflow, execution_id, inline=inline, fence=claim.row.fence, events=claim.events)
+
+    def _runner(
+        self,
+        workflow: WorkflowDefinition,
+        execution_id: str,
+        *,
+        inline: bool,
+        fence: int = 1,
+        events: Sequence[ExecutionEvent] = (),
+        create: NewExecution | None = None,
+        input_data: bytes | None = None,
+    ) -> Runner:
+        return Runner(
+            self._parts,
+            self._journal(inline=inline),
+            workflow,
+            execution_id=execution_id,
+            fence=fence,
+            events=events,
+            create=create,
+            input_data=input_data,
+        )
+
+    def _journal(self, *, inline: bool) -> Journal:
+        loop = asyncio.get_running_loop()
+        with self._lock:
+            journal = self._journals.get(loop)
+            if journal is None:
+                journal = self._journals[loop] = Journal(self._committer, loop, self._parts.clock, inline=inline)
+        return journal
+
+    def _row(self, execution_id: str, create: NewExecution | None) -> ExecutionRow:
+        row = self._parts.store.get(execution_id)
+        if row is None:
+            raise ExecutionContextNotFoundError(
+                f"there is no execution {execution_id!r}: look for it with 'flux executions list', or pass an input "
+                "to start it"
+            )
+        if create is not None and row.start_digest != create.start_digest:
+            raise InvalidInputError(
+                f"execution {execution_id!r} was started with another input or workflow ({row.workflow!r}): "
+                "leave the input out to continue it, or choose another id"
+            )
+        return row
+
+    async def _wait_for_turn(self, row: ExecutionRow, workflow: WorkflowDefinition, seen: int) -> None:
+        """Wait until the execution can be claimed, or its owner has got further.
+
+        Args:
+            seen: The store's news from before `row` was read, so that nothing falls between.
+
+        Raises:
+            ExecutionConflictError: It is blocked, and nothing would happen.
+        """
+        store, clock = self._parts.store, self._parts.clock
+        if row.blocked_reason is not None and row.blocked_version == workflow.version:
+            raise ExecutionConflictError(f"execution {row.execution_id!r} is blocked: {row.blocked_reason}")
+        rescue_at = 0.0
+        while True:
+            if row.state is ExecutionState.RUNNING and clock.monotonic() >= rescue_at:
+                rescue_at = clock.monotonic() + RESCUE_SECONDS
+                if store.rescue(now=clock.now()):
+                    return
+            await asyncio.sleep(NEWS_SECONDS)
+            if store.news() != seen or (row.wake_at is not None and row.wake_at <= clock.now()):
+                return

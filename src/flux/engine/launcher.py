@@ -1,0 +1,94 @@
+"""The slot through which `workflow.run()`, which is low, reaches the app that runs it, which is high."""
+
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from flux.domain.definitions import WorkflowDefinition
+from flux.domain.execution_context import ExecutionContext
+from flux.errors import FluxError
+
+
+class Missing:
+    """The type of `MISSING`: an input that was not given, as opposed to None."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = Missing()
+
+
+class ExecutionHandle(Protocol):
+    """An execution that was started and runs on its own."""
+
+    @property
+    def execution_id(self) -> str:
+        """By which it is known; recorded durably before the handle is given."""
+        ...
+
+    async def result(self) -> ExecutionContext[Any]:
+        """Wait until it is finished or paused."""
+        ...
+
+    def wait(self, timeout: float | None = None) -> ExecutionContext[Any]:
+        """Block this thread until it is finished or paused, at most `timeout` seconds.
+
+        Raises:
+            TimeoutError: It was not, in that time.
+        """
+        ...
+
+
+class Launcher(Protocol):
+    """Runs workflows."""
+
+    def run(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> ExecutionContext[Any]: ...
+
+    async def run_async(
+        self, workflow: WorkflowDefinition, value: Any, execution_id: str | None
+    ) -> ExecutionContext[Any]: ...
+
+    def resume(self, workflow: WorkflowDefinition, execution_id: str, value: Any) -> ExecutionContext[Any]: ...
+
+    async def resume_async(
+        self, workflow: WorkflowDefinition, execution_id: str, value: Any
+    ) -> ExecutionContext[Any]: ...
+
+    def start(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> ExecutionHandle: ...
+
+
+class LoadingStopped(BaseException):
+    """A file is being loaded for its workflows, and has come to where it would run one itself.
+
+    It ends the loading there: without it, a script without a `__main__` guard would run its workflow once for
+    everybody who only wants to know what is in it.
+    """
+
+
+_find: Callable[[], Launcher] | None = None
+_is_loading = False
+
+
+def install(find: Callable[[], Launcher]) -> None:
+    """Fill the slot: `find` returns the launcher of the working directory."""
+    global _find  # noqa: PLW0603 - the one slot.
+    _find = find
+
+
+def set_loading(*, is_loading: bool) -> None:
+    """Say whether a file is being loaded for its workflows: `run()` then ends the loading."""
+    global _is_loading  # noqa: PLW0603 - as above.
+    _is_loading = is_loading
+
+
+def current() -> Launcher:
+    """The launcher to use now.
+
+    Raises:
+        LoadingStopped: The file that calls this is only being loaded.
+    """
+    if _is_loading:
+        raise LoadingStopped
+    if _find is None:
+        raise FluxError("no app is installed: import `flux`, which installs one")
+    return _find()

@@ -1,0 +1,89 @@
+"""A process's proof that it is alive: a row in `workers`, extended from a thread that user code cannot starve."""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from flux import telemetry
+from flux.clock import Clock
+from flux.errors import StoreError
+from flux.ids import new_id
+from flux.ports import Store
+
+logger = logging.getLogger("flux.lease")
+
+MICROSECONDS = 1_000_000
+
+
+class Lease:
+    """Keeps this process's executions its own, and knows until when it may trust that.
+
+    A process that was stopped for longer than its lease finds it expired, and starts no attempt until it has renewed
+    it or learnt that another process has taken over.
+
+    Args:
+        lost: Called, on the heartbeat's thread, when the worker was rescued: it owns nothing any more.
+        seconds: How long the lease runs; it is extended three times as often.
+    """
+
+    def __init__(self, store: Store, clock: Clock, lost: Callable[[], None], *, seconds: float = 10.0) -> None:
+        self._store, self._clock, self._lost, self._seconds = store, clock, lost, seconds
+        self._margin = seconds / 5
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._trusted_until = 0.0
+        self.worker = ""
+
+    def acquire(self) -> str:
+        """Register this process if it is not, and return the worker's id."""
+        with self._lock:
+            if not self.worker:
+                began, worker = self._clock.monotonic(), new_id()
+                self._store.register_worker(worker, lease_expires_at=self._expiry())
+                self._trusted_until = began + self._seconds - self._margin
+                self.worker = worker
+                self._start()
+            return self.worker
+
+    def is_trusted(self) -> bool:
+        """Whether no other process can have taken over yet."""
+        return self._clock.monotonic() < self._trusted_until
+
+    def beat(self) -> None:
+        """Extend the lease once (the thread calls it, and tests do).
+
+        Raises:
+            StoreError: The database cannot be written now.
+        """
+        worker, began = self.worker, self._clock.monotonic()
+        if not worker:
+            return
+        if self._store.heartbeat(worker, lease_expires_at=self._expiry()):
+            self._trusted_until = began + self._seconds - self._margin
+            return
+        with self._lock:
+            self.worker, self._trusted_until = "", 0.0
+        telemetry.emit("worker.superseded", worker=worker)
+        self._lost()
+
+    def close(self) -> None:
+        """Stop the heartbeat."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _expiry(self) -> int:
+        return self._clock.now() + round(self._seconds * MICROSECONDS)
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="flux-heartbeat", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(self._seconds / 3):
+            try:
+                self.beat()
+            except StoreError as error:
+                logger.warning("the heartbeat could not be written: %s", error)

@@ -1,0 +1,366 @@
+"""The event loop that a workflow body runs on: ordinary asyncio, made deterministic.
+
+A body loop has no selector and no clock of its own.  The host loop drives it in plain callbacks (`drain`): it becomes
+the running loop, runs its ready queue until that is empty, and hands back.  Time stands still meanwhile; it is the
+time of the last delivered event, so that timers, too, replay exactly.
+"""
+
+import asyncio
+import collections
+import contextvars
+import hashlib
+import logging
+import sys
+import time
+from asyncio import events as asyncio_events
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn, Protocol
+
+from flux.errors import BodyError
+
+logger = logging.getLogger("flux.body")
+
+BUSY_WAIT_HANDLES = 100_000
+CLOSE_TRIES = 20  # A TaskGroup awaits twice on its way out; more than that is a body that refuses to end.
+ALIVE_LIMIT = 100
+REFUSALS = 1_000  # Calls refused while unloading; then they suspend, so that a `while True` body is put aside.
+
+
+class Timers(Protocol):
+    """Who is told about the timers that a body arms."""
+
+    def timer_armed(self, timer: "BodyTimer") -> None: ...
+
+    def timer_cancelled(self, timer: "BodyTimer") -> None: ...
+
+
+class BodyFuture(asyncio.Future[Any]):
+    """A future whose hash is its creation number: sets of them iterate alike in every replay."""
+
+    def __init__(self, *, loop: "BodyLoop") -> None:
+        self._number = loop.next_number()
+        super().__init__(loop=loop)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class BodyTask(asyncio.Task[Any]):
+    """A task whose hash is its creation number, set before asyncio registers (and so hashes) it."""
+
+    def __init__(self, coro: Coroutine[Any, Any, Any], *, loop: "BodyLoop", **options: Any) -> None:
+        self._number = loop.next_number()
+        super().__init__(coro, loop=loop, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class BodyTimer(asyncio.TimerHandle):
+    """A timer of the body; its call id is what history calls it."""
+
+    __slots__ = ("call_id",)
+    call_id: str
+
+
+class BodyLoop(asyncio.AbstractEventLoop):
+    """As much of an event loop as stdlib asyncio needs; the rest is refused, naming the way out.
+
+    Args:
+        salt: Any text that is the same in every replay and differs between executions: equal hashes of many
+            executions would make asyncio's own sets quadratic.
+        timers: Told of timers that are armed and cancelled.
+    """
+
+    def __init__(self, salt: str, timers: Timers) -> None:
+        self.body: Any = None  # Whose loop this is: how code that runs on it finds its body.
+        self._timers = timers
+        self._ready: collections.deque[asyncio.Handle] = collections.deque()
+        self._now = 0.0
+        self._number = int.from_bytes(hashlib.blake2b(salt.encode(), digest_size=7).digest(), "big")
+        self._tasks_named = 0
+        # Strong references: asyncio itself holds tasks weakly, and a collected task would never finish.  The
+        # contexts are kept for unloading, because Task.get_context came with 3.12 only.
+        self._alive: dict[asyncio.Task[Any], contextvars.Context] = {}
+        self._alive_limit = ALIVE_LIMIT
+        self._generators: list[Any] = []
+        self._draining = False
+        self._unloading = False
+        self._refusals = 0
+        self._task_factory: Any = None
+        self._spins = 0
+        self.drain_began: float | None = None  # Monotonic; read by the watch that reports a blocking body.
+
+    # -- what stdlib asyncio asks of a loop
+
+    def time(self) -> float:
+        """Seconds since the execution started, as of the last delivered event."""
+        return self._now
+
+    def get_debug(self) -> bool:
+        return False
+
+    def set_debug(self, enabled: bool) -> None:
+        """Debug mode measures real time; a body has none."""
+
+    def is_running(self) -> bool:
+        return self._draining
+
+    def is_closed(self) -> bool:
+        return False
+
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
+        handle = asyncio.Handle(callback, args, self, context)
+        if not self._unloading:
+            self._ready.append(handle)
+        return handle
+
+    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
+        if self._unloading:
+            self.refuse_while_unloading()
+        timer = BodyTimer(when, callback, args, self, context)
+        if when <= self._now:
+            self._ready.append(timer)
+        else:
+            timer._scheduled = True  # type: ignore[attr-defined]  # Makes cancel() call _timer_handle_cancelled.
+            self._timers.timer_armed(timer)
+        return timer
+
+    def _timer_handle_cancelled(self, timer: BodyTimer) -> None:
+        self._timers.timer_cancelled(timer)
+
+    def create_future(self) -> BodyFuture:
+        if self._unloading:
+            self.refuse_while_unloading()
+        return BodyFuture(loop=self)
+
+    def create_task(self, coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> Any:
+        if self._unloading:
+            coro.close()
+            raise GeneratorExit
+        context = contextvars.copy_context() if context is None else context
+        if self._task_factory is None:
+            self._tasks_named += 1
+            name = f"Task-{self._tasks_named}" if name is None else name  # asyncio's own names count per process.
+            task: asyncio.Task[Any] = BodyTask(coro, loop=self, name=name, context=context, **options)
+        else:
+            task = self._task_factory(self, coro, context=context)
+            if name is not None:
+                task.set_name(name)
+        if len(self._alive) >= self._alive_limit:
+            self._forget_finished()
+        self._alive[task] = context
+        return task
+
+    def _forget_finished(self) -> None:
+        """Now and then, not by a callback of each task: that would be a turn of the loop for every task."""
+        self._alive = {task: context for task, context in self._alive.items() if not task.done()}
+        self._alive_limit = max(ALIVE_LIMIT, 2 * len(self._alive))
+
+    def set_task_factory(self, factory: Any) -> None:
+        if factory is None or factory is getattr(asyncio, "eager_task_factory", None):
+            self._task_factory = None if factory is None else _eager_task
+            return
+        raise BodyError(
+            "a workflow body cannot set a task factory of its own, because its tasks must replay: "
+            "leave it out, or use asyncio.eager_task_factory"
+        )
+
+    def get_task_factory(self) -> Any:
+        return self._task_factory
+
+    def get_exception_handler(self) -> Any:
+        return None
+
+    def set_exception_handler(self, handler: Any) -> None:
+        """Ignored: what a background task raises is logged, and never decides."""
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        if not self._unloading:
+            error = context.get("exception")
+            logger.error("in a workflow body: %s", context.get("message"), exc_info=error)
+
+    call_exception_handler = default_exception_handler
+
+    async def shutdown_asyncgens(self) -> None:
+        """Close the async generators that the body left open, oldest first."""
+        generators, self._generators = self._generators, []
+        for generator in generators:
+            if generator.ag_frame is not None:
+                await generator.aclose()
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """There is none."""
+
+    def close(self) -> None:
+        """Harmless: a body loop holds nothing of the system's."""
+
+    # -- what the engine asks of it
+
+    @property
+    def is_unloading(self) -> bool:
+        return self._unloading
+
+    @property
+    def live_tasks(self) -> list[asyncio.Task[Any]]:
+        """The tasks that have not finished, in order of creation."""
+        return [task for task in self._alive if not task.done()]
+
+    def next_number(self) -> int:
+        self._number += 1
+        return self._number
+
+    def advance(self, now: float) -> None:
+        """Set the clock to the time of an event that is about to be delivered."""
+        self._now = max(self._now, now)
+
+    def fire(self, timer: BodyTimer) -> None:
+        """Make a timer ready; the clock must have reached it."""
+        timer._scheduled = False  # type: ignore[attr-defined]  # It is no longer armed: a late cancel() is nothing.
+        self._ready.append(timer)
+
+    def progressed(self) -> None:
+        """Note that the body made a call, so that a long drain is not mistaken for a busy wait."""
+        self._spins = 0
+
+    def drain(self) -> None:
+        """Run what is ready, as the running loop of this thread, until nothing is.
+
+        Raises:
+            BodyError: The body turns without waiting for anything, so it would never let go.
+            KeyboardInterrupt, SystemExit: As the body, or a Ctrl-C, raised them.
+        """
+        if self._draining:
+            return
+        host, hooks = asyncio_events._get_running_loop(), sys.get_asyncgen_hooks()
+        asyncio_events._set_running_loop(self)
+        sys.set_asyncgen_hooks(self._generators.append, None)
+        self._draining, self._spins, self.drain_began = True, 0, time.monotonic()
+        ready = self._ready
+        try:
+            while ready:
+                handle = ready.popleft()
+                if not handle._cancelled:  # type: ignore[attr-defined]
+                    handle._run()  # type: ignore[attr-defined]
+                self._spins += 1
+                if self._spins > BUSY_WAIT_HANDLES:
+                    raise BodyError(self._describe_busy_wait())
+        finally:
+            self._draining, self.drain_began = False, None
+            sys.set_asyncgen_hooks(*hooks)
+            asyncio_events._set_running_loop(host)
+
+    def _describe_busy_wait(self) -> str:
+        lines = [_where(task) for task in self.live_tasks if _where(task)]
+        return (
+            f"the workflow body took {BUSY_WAIT_HANDLES:,} turns without waiting for anything outside it "
+            f"(at {', '.join(lines[:3]) or 'an unknown line'}): wait for a task, a timer, an asyncio.Event or a future "
+            "instead of asking again and again"
+        )
+
+    # -- unloading
+
+    def refuse_while_unloading(self) -> None:
+        """Answer whatever a closing body asks for: GeneratorExit, which `except Exception` lets pass."""
+        self._refusals += 1
+        if self._refusals < REFUSALS:
+            raise GeneratorExit
+
+    def unload(self) -> None:
+        """Close every suspended coroutine, in its own context; nothing that they ask for happens.
+
+        Synchronous code in `finally`, `__exit__` and `__del__` of the body runs; what it raises is dropped, and its
+        logging is muted by `default_exception_handler`.
+        """
+        self._unloading = True
+        host, hooks = asyncio_events._get_running_loop(), sys.get_asyncgen_hooks()
+        asyncio_events._set_running_loop(self)
+        sys.set_asyncgen_hooks(self._generators.append, None)
+        try:
+            self._forget_finished()
+            for task, context in list(self._alive.items()):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]  # It is destroyed on purpose.
+                if not _close(task.get_coro(), context):
+                    logger.warning("a coroutine of an unloaded workflow body refuses to end: %s", _where(task))
+            for generator in self._generators:
+                _close_generator(generator)
+            self._alive.clear()
+            self._generators.clear()
+            self._ready.clear()
+        finally:
+            sys.set_asyncgen_hooks(*hooks)
+            asyncio_events._set_running_loop(host)
+
+
+def _close(coroutine: Any, context: contextvars.Context) -> bool:
+    """Close a coroutine; one that awaits in its clean-up is closed again.  False if it never gives in."""
+    for _ in range(CLOSE_TRIES):
+        try:
+            context.run(coroutine.close)
+        except RuntimeError as error:
+            if "ignored GeneratorExit" not in str(error):
+                return True
+        except BaseException:  # noqa: BLE001 - the execution lives on elsewhere: nothing raised here means anything.
+            return True
+        else:
+            return True
+    return False
+
+
+def _close_generator(generator: Any) -> None:
+    if generator.ag_frame is None:
+        return
+    try:
+        generator.aclose().send(None)
+    except BaseException:  # noqa: BLE001, S110 - as above.
+        pass
+
+
+def _eager_task(loop: BodyLoop, coro: Any, **options: Any) -> BodyTask:
+    return BodyTask(coro, loop=loop, eager_start=True, **options)
+
+
+def _where(task: asyncio.Task[Any]) -> str:
+    """The line at which a task is suspended: the innermost frame that it awaits in."""
+    coroutine: Any = task.get_coro()
+    frame = None
+    while coroutine is not None and getattr(coroutine, "cr_frame", None) is not None:
+        frame, coroutine = coroutine.cr_frame, coroutine.cr_await
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
+
+
+def _refuse(name: str) -> NoReturn:
+    raise BodyError(
+        f"loop.{name}() is not for a workflow body, which only decides: do this in a @task, and await that in the body"
+    )
+
+
+def _refusing(name: str) -> Callable[..., Any]:
+    def method(self: BodyLoop, *args: Any, **options: Any) -> NoReturn:  # noqa: ARG001
+        _refuse(name)
+
+    return method
+
+
+def _refusing_async(name: str) -> Callable[..., Any]:
+    async def method(self: BodyLoop, *args: Any, **options: Any) -> NoReturn:  # noqa: ARG001
+        _refuse(name)
+
+    return method
+
+
+for _name in (
+    "run_forever run_until_complete stop call_soon_threadsafe run_in_executor set_default_executor add_reader "
+    "remove_reader add_writer remove_writer add_signal_handler remove_signal_handler"
+).split():
+    setattr(BodyLoop, _name, _refusing(_name))
+for _name in (
+    "getaddrinfo getnameinfo create_connection create_server start_tls sendfile create_unix_connection "
+    "create_unix_server connect_accepted_socket create_datagram_endpoint connect_read_pipe connect_write_pipe "
+    "subprocess_shell subprocess_exec sock_recv sock_recv_into sock_recvfrom sock_recvfrom_into sock_sendall "
+    "sock_sendto sock_connect sock_accept sock_sendfile"
+).split():
+    setattr(BodyLoop, _name, _refusing_async(_name))

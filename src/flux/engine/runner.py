@@ -1,0 +1,557 @@
+"""One execution under way on a host loop: it carries out what the body decides, and delivers what comes of it.
+
+The walk of a call: the body makes it (`call_made`), its start is recorded, the commit that holds every earlier event
+lets it act (`_launch`), its attempts run, their outcome is recorded (`_ended`) and delivered to the body in the same
+step, which makes the next call.
+"""
+
+import asyncio
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flux import serde
+from flux.clock import Clock
+from flux.domain.definitions import WorkflowDefinition
+from flux.domain.events import ExecutionEvent
+from flux.domain.events import ExecutionEventType as Type
+from flux.domain.execution import ExecutionState
+from flux.domain.execution_context import ExecutionContext
+from flux.domain.history import DECIDED_BY_BODY, History
+from flux.engine.attempts import Attempts, Failed, Succeeded
+from flux.engine.body import Body, Raised, Returned
+from flux.engine.calls import CURRENT_ATTEMPT, Call, PauseRequest
+from flux.engine.journal import Journal, Log
+from flux.engine.lease import Lease
+from flux.engine.loop import BodyTimer
+from flux.engine.outcomes import Asleep, Blocked, RunOutcome, Settled, Superseded
+from flux.engine.threads import Threads
+from flux.errors import BodyError, FluxError, StoreError, UnserializableValue
+from flux.ports import AppendResult, Message, NewExecution, Pause, Store
+
+MICROSECONDS = 1_000_000
+NEWS_SECONDS = 0.05
+LEASE_POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What every runner of a process shares.
+
+    Args:
+        cancel_grace_seconds: How long a cancelled call may clean up before the body goes on without it.
+        unload_after_seconds: An execution that waits longer than this for a timer is unloaded meanwhile.
+        replay_each_step: Drop the body after every step and replay it, to prove that replay is exact (tests).
+    """
+
+    store: Store
+    clock: Clock
+    lease: Lease
+    threads: Threads
+    cancel_grace_seconds: float = 5.0
+    unload_after_seconds: float = 10.0
+    replay_each_step: bool = False
+
+
+class Runner:
+    """Runs one claimed execution until it is settled, asleep, blocked, or somebody else's.
+
+    Args:
+        journal: Of the host loop that this runs on.
+        workflow: Whose body.
+        events: The stored history; empty for a new execution.
+        create: The new execution, when its first commit creates it.
+        input_data: Encoded input of a new execution.
+    """
+
+    def __init__(  # noqa: PLR0913 - the one place where all parts of a run meet.
+        self,
+        parts: Parts,
+        journal: Journal,
+        workflow: WorkflowDefinition,
+        *,
+        execution_id: str,
+        fence: int,
+        events: Sequence[ExecutionEvent],
+        create: NewExecution | None = None,
+        input_data: bytes | None = None,
+    ) -> None:
+        self.execution_id = execution_id
+        self._parts, self._journal, self._workflow = parts, journal, workflow
+        self._fence = fence
+        self._history = History(events)
+        self._input_data = input_data
+        self._host = asyncio.get_running_loop()
+        last_time = events[-1].time_us if events else 0
+        self._log = Log(
+            journal, self, execution_id=execution_id, fence=fence, last_seq=len(events), last_time=last_time, create=create
+        )
+        self.done: asyncio.Future[RunOutcome] = self._host.create_future()
+        self._body: Body | None = None
+        self._open: dict[str, Call] = {}  # Started, and not ended as far as this run knows.
+        self._pauses: dict[str, PauseRequest] = {}  # Those of them that wait for somebody outside.
+        self._running: dict[str, asyncio.Task[Any]] = {}
+        self._cancelled: set[str] = set()
+        self._resumed: list[Call] | None = None  # While the body is replayed: what is to be started afterwards.
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed: BodyTimer | None = None  # The timer that it waits for.
+        self._news: asyncio.TimerHandle | None = None
+        self._news_seen = -1
+        self._is_settling = self._is_closed = False
+
+    # -- its life
+
+    def begin(self) -> None:
+        """Start or continue the execution; call it from a plain callback of the host loop."""
+        if not any(e.type is Type.WORKFLOW_STARTED for e in self._history.events[:3]):
+            data = self._history.events[0].data if self._history.events else self._input_data
+            self._record(Type.WORKFLOW_STARTED, "", self._workflow.name, data)
+        self._load()
+
+    async def release(self) -> None:
+        """Give the execution back unharmed: what has ended is recorded, what runs is cancelled and not recorded."""
+        if self._is_closed or self.done.done():
+            return
+        tasks = self._stop_attempts()
+        if tasks:
+            await asyncio.wait(tasks, timeout=self._parts.cancel_grace_seconds)
+        if self._is_closed:
+            return
+        if not self._is_settling:
+            self._is_settling = True
+            stored = self._host.create_future()
+            self._log.park(ExecutionState.SCHEDULED)
+            self._log.when_durable(functools.partial(_resolve, stored))
+            await asyncio.wait([stored], timeout=self._parts.cancel_grace_seconds)
+        self._close()
+        self._parts.store.release(self.execution_id, fence=self._fence)
+
+    def abandon(self) -> None:
+        """Stop at once: this process does not own the execution any more."""
+        self._stop_attempts()
+        self._close()
+        if not self.done.done():
+            self.done.set_result(Superseded())
+
+    def _load(self) -> None:
+        started = next(e for e in self._history.events if e.type is Type.WORKFLOW_STARTED)
+        context: ExecutionContext[Any] = ExecutionContext(
+            self.execution_id, self._workflow.name, self._history.events, ExecutionState.RUNNING
+        )
+        self._body = Body(self._workflow, context, self._history, started.time_us, self)
+        self._resumed = []
+        self._body.replay()
+        resumed, self._resumed = self._resumed, None
+        if self._is_stuck():
+            return
+        self._fire_due_timers()
+        for call in resumed:
+            if call.id in self._open and call.id not in self._running and call.id not in self._cancelled:
+                self._start(call)
+        self._read_inbox()
+        self._step_ended()
+
+    def _reload(self) -> None:
+        """Forget the body and replay it from what is stored."""
+        if not self._is_closed and not self._is_settling:
+            self._drop_body()
+            self._history = History(self._parts.store.events(self.execution_id))
+            self._load()
+
+    def _close(self) -> None:
+        self._is_closed = True
+        self._log.close()
+        for timer in (self._timer, self._news):
+            if timer is not None:
+                timer.cancel()
+        self._drop_body()
+
+    def _drop_body(self) -> None:
+        body, self._body = self._body, None
+        if body is not None:
+            body.unload()
+
+    def _stop_attempts(self) -> list[asyncio.Task[Any]]:
+        tasks, self._running = list(self._running.values()), {}
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    # -- what the body decides
+
+    def call_made(self, call: Call) -> None:
+        """Record the start of a call, unless it is recorded, and run it."""
+        record = self._history.calls.get(call.id)
+        if record is None or record.started is None:
+            self._record(Type.TASK_STARTED, call.id, call.target.name, call.arguments.data, call.detail)
+        self._open[call.id] = call
+        if self._resumed is not None:
+            self._resumed.append(call)
+        else:
+            self._start(call)
+
+    def call_cancelled(self, call: Call) -> None:
+        """The body gave a call up: stop its attempt, and complete it when that has ended, or after the grace."""
+        if call.id in self._cancelled:
+            return
+        self._cancelled.add(call.id)
+        attempt = self._running.get(call.id)
+        if attempt is None:
+            self._host.call_soon(self._end_cancelled, call.id)
+            return
+        attempt.cancel()
+        self._host.call_later(self._parts.cancel_grace_seconds, self._end_cancelled, call.id)
+
+    def combinator_began(self, call_id: str, name: str, parent: str | None) -> None:
+        """Record the start of a combinator."""
+        detail = serde.encode({"parent": parent}) if parent else None
+        self._record(Type.TASK_STARTED, call_id, name, serde.encode({}), detail)
+
+    def combinator_ended(self, call_id: str, name: str, outcome: Type, data: bytes) -> None:
+        """Record its end."""
+        self._record(outcome, call_id, name, data, DECIDED_BY_BODY)
+
+    # -- calls
+
+    def _start(self, call: Call) -> None:
+        if isinstance(call.target, PauseRequest):
+            self._open_pause(call, call.target)
+        elif call.target.pure and not self._log.is_far_ahead():
+            self._host.call_soon(self._launch, call)
+        else:
+            self._log.when_durable(functools.partial(self._launch, call))
+
+    def _open_pause(self, call: Call, request: PauseRequest) -> None:
+        self._pauses[call.id] = request
+        if not self._history.calls[call.id].progress:
+            self._record(Type.TASK_PAUSED, call.id, "pause", serde.encode(request.label))
+            self._log.pause_opened(Pause(call.id, request.label))
+
+    def _launch(self, call: Call) -> None:
+        """Every earlier event is on disk: the call may act."""
+        if self._is_closed or call.id not in self._open or call.id in self._cancelled or call.id in self._running:
+            return
+        task = self._host.create_task(self._attempt(call), context=call.context)
+        self._running[call.id] = task
+        task.add_done_callback(functools.partial(self._ended, call))
+
+    async def _attempt(self, call: Call) -> Succeeded | Failed:
+        CURRENT_ATTEMPT.set(call)
+        task = call.target
+        assert not isinstance(task, PauseRequest)
+        named = dict(call.arguments.named)
+        if not all(map(serde.is_plain, named.values())):
+            named = serde.decode_arguments(call.arguments.data, named)
+        attempts = Attempts(
+            task,
+            call.id,
+            named,
+            call.arguments.instance,
+            recorder=_CallRecorder(self, call),
+            clock=self._parts.clock,
+            threads=self._parts.threads,
+            progress=self._history.calls[call.id].progress,
+        )
+        if not self._parts.lease.is_trusted():
+            await self._until_trusted()
+        return await attempts.run()
+
+    async def _until_trusted(self) -> None:
+        """Another process may have taken over: start nothing until the heartbeat knows."""
+        while not self._parts.lease.is_trusted():
+            await asyncio.sleep(LEASE_POLL_SECONDS)
+
+    def _ended(self, call: Call, attempt: asyncio.Task[Any]) -> None:
+        """Record the outcome of a call and deliver it, in one step."""
+        if self._is_closed or self._running.get(call.id) is not attempt:
+            return
+        del self._running[call.id]
+        if call.id in self._cancelled:
+            self._end_cancelled(call.id)
+            return
+        if attempt.cancelled():
+            return  # The host loop is being shut down: not a fact.
+        try:
+            outcome: Succeeded | Failed = attempt.result()
+        except BaseException as error:  # noqa: BLE001 - a fault of the engine itself: show it, record nothing.
+            self._fail_run(error)
+            return
+        name = call.target.name
+        if isinstance(outcome, Succeeded):
+            event = self._record(Type.TASK_COMPLETED, call.id, name, outcome.data)
+            event.remember(outcome.value)
+        else:
+            event = self._record(Type.TASK_FAILED, call.id, name, outcome.data)
+        self._deliver(event)
+
+    def _end_cancelled(self, call_id: str) -> None:
+        call = self._open.get(call_id)
+        if self._is_closed or call is None:
+            return
+        self._running.pop(call_id, None)
+        if call_id in self._pauses:
+            self._log.pause_closed(call_id)
+        self._deliver(self._record(Type.TASK_CANCELLED, call_id, call.target.name))
+
+    def _deliver(self, event: ExecutionEvent) -> None:
+        self._open.pop(event.call_id, None)
+        self._pauses.pop(event.call_id, None)
+        self._cancelled.discard(event.call_id)
+        if self._parts.replay_each_step:
+            self._drop_body()
+            self._log.when_durable(self._reload)
+        elif self._body is not None:
+            self._body.deliver(event)
+            self._step_ended()
+
+    # -- timers
+
+    def _arm_timer(self) -> None:
+        timer = self._body.next_timer() if self._body else None
+        if timer is self._armed:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._armed = timer
+        if timer is not None and self._body is not None:
+            delay = (self._body.due_us(timer) - self._parts.clock.now()) / MICROSECONDS
+            self._timer = self._host.call_later(max(0.0, delay), self._timer_due)
+
+    def _timer_due(self) -> None:
+        self._timer = self._armed = None
+        self._fire_due_timers()
+        self._step_ended()
+
+    def _fire_due_timers(self) -> None:
+        """Fire what is due, one event and one step each, in order of (deadline, creation)."""
+        while self._body is not None and not self._is_closed and self._body.outcome is None:
+            timer = self._body.next_timer()
+            if timer is None or self._body.due_us(timer) > self._parts.clock.now():
+                return
+            detail = serde.encode({"due_at": self._body.due_us(timer)})
+            event = self._record(Type.TIMER_FIRED, timer.call_id, "timer", None, detail)
+            if self._parts.replay_each_step:
+                self._drop_body()
+                self._log.when_durable(self._reload)
+                return
+            self._body.deliver(event)
+            if self._is_stuck():
+                return
+
+    # -- the inbox
+
+    def _watch_inbox(self) -> None:
+        """While a pause is open and other branches run, a resume may come from another process."""
+        if self._pauses and self._news is None and not self._is_closed:
+            self._news = self._host.call_later(NEWS_SECONDS, self._look_for_news)
+
+    def _look_for_news(self) -> None:
+        self._news = None
+        if self._is_closed or self._is_settling:
+            return
+        news = self._parts.store.news()
+        if news != self._news_seen:
+            self._news_seen = news
+            self._read_inbox()
+        self._watch_inbox()
+
+    def _read_inbox(self) -> None:
+        if self._pauses:
+            for message in self._parts.store.inbox(self.execution_id):
+                if self._body is None or self._is_closed:
+                    return  # Dropped in this step: the next one reads the rest.
+                self._receive(message)
+
+    def _receive(self, message: Message) -> None:
+        """Move a resume from the inbox into the history, and answer its pause."""
+        name = self._workflow.name
+        self._log.message_consumed(message.id)
+        self._record(Type.WORKFLOW_RESUMING, "", name, message.data)
+        self._record(Type.WORKFLOW_RESUMED, "", name, message.data)
+        call = self._open.get(message.call_id)
+        if call is None or call.id in self._cancelled:
+            return  # Its pause timed out meanwhile; that it was resumed is recorded all the same.
+        value = serde.decode(message.data)
+        self._record(Type.TASK_RESUMED, call.id, "pause", serde.encode({"name": message.name, "input": value}))
+        self._log.pause_closed(call.id)
+        self._deliver(self._record(Type.TASK_COMPLETED, call.id, "pause", message.data))
+
+    # -- the end of a step
+
+    def _step_ended(self) -> None:
+        """Look where the body stands now that it waits again."""
+        if self._is_closed or self._is_settling or self._body is None or self._is_stuck():
+            return
+        if self._body.outcome is not None:
+            self._finish(self._body.outcome)
+        elif len(self._open) == len(self._pauses):
+            self._wait_outside()
+        else:
+            self._arm_timer()
+            self._watch_inbox()
+
+    def _is_stuck(self) -> bool:
+        """Whether the body cannot go on; what follows from that is under way then."""
+        body = self._body
+        if self._is_closed or self._is_settling or body is None:
+            return True
+        if body.failure is not None:
+            body.outcome, error = Raised(body.failure), body.failure
+            body.failure = None
+            self._finish(Raised(error))
+            return True
+        if body.divergence is not None:
+            self._block(body.divergence)
+            return True
+        return False
+
+    def _wait_outside(self) -> None:
+        """Nothing runs: the body waits for a timer, for a person or program, or for ever."""
+        assert self._body is not None
+        timer = self._body.next_timer()
+        if timer is not None:
+            due_at = self._body.due_us(timer)
+            if due_at - self._parts.clock.now() <= self._parts.unload_after_seconds * MICROSECONDS:
+                self._arm_timer()
+                self._watch_inbox()
+            else:
+                self._park(ExecutionState.SCHEDULED, Asleep(due_at), wake_at=due_at)
+        elif self._pauses:
+            self._pause()
+        else:
+            self._block(
+                BodyError(
+                    f"the body of {self._workflow.name!r} waits for something that no task, timer or pause will bring: "
+                    "look for an Event or Future that nobody sets; the execution continues when the code is changed"
+                )
+            )
+
+    def _pause(self) -> None:
+        if self._history.events[-1].type is not Type.WORKFLOW_PAUSED:
+            request = next(iter(self._pauses.values()))
+            value = {"name": request.label, "output": serde.decode(request.output)}
+            self._record(Type.WORKFLOW_PAUSED, "", self._workflow.name, serde.encode(value))
+        self._park(ExecutionState.PAUSED, None)
+
+    def _park(self, state: ExecutionState, outcome: Asleep | None, wake_at: int | None = None) -> None:
+        self._is_settling = True
+        self._log.park(state, wake_at=wake_at)
+        self._log.when_durable(functools.partial(self._settle, outcome, state))
+
+    def _finish(self, outcome: Returned | Raised) -> None:
+        """Record the end, once every call that the body left behind has ended."""
+        for call in list(self._open.values()):
+            if call.id not in self._cancelled:
+                self.call_cancelled(call)
+        if self._open:
+            return
+        self._is_settling = True
+        state, type_, data = _encode_outcome(outcome)
+        self._record(type_, "", self._workflow.name, data)
+        self._log.finish(state)
+        self._log.when_durable(functools.partial(self._settle, None, state))
+
+    def _block(self, error: FluxError) -> None:
+        self._is_settling = True
+        self._stop_attempts()
+        self._log.block(str(error), self._workflow.version)
+        self._log.when_durable(functools.partial(self._settle, Blocked(error), ExecutionState.SCHEDULED))
+
+    def _settle(self, outcome: Asleep | Blocked | None, state: ExecutionState) -> None:
+        events = self._history.events
+        self._close()
+        if not self.done.done():
+            context: ExecutionContext[Any] = ExecutionContext(self.execution_id, self._workflow.name, events, state)
+            self.done.set_result(outcome or Settled(context))
+
+    # -- what becomes of its appends
+
+    def log_superseded(self, result: AppendResult) -> None:
+        """Another owner has the execution, or its id was taken; or an event cannot be stored at all."""
+        if result is AppendResult.REFUSED:
+            self._fail_run(
+                StoreError(
+                    f"an event of execution {self.execution_id} is too large for the database: return less from the "
+                    "task, for example the path of a file that it wrote"
+                )
+            )
+        else:
+            self.abandon()
+
+    def log_got_news(self) -> None:
+        """It was not parked after all: answer what is in the inbox."""
+        self._is_settling = False
+        self._read_inbox()
+        self._step_ended()
+
+    def log_failed(self, error: StoreError) -> None:
+        """The database cannot be used: nothing more can be promised."""
+        self._fail_run(error)
+
+    def _fail_run(self, error: BaseException) -> None:
+        self._stop_attempts()
+        self._close()
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def _record(
+        self, type_: Type, call_id: str, name: str, data: bytes | None = None, detail: bytes | None = None
+    ) -> ExecutionEvent:
+        event = self._log.record(type_, call_id, name, data, detail)
+        self._history.append(event)
+        return event
+
+    def record_for(self, call: Call, type_: Type, data: bytes | None, detail: bytes | None) -> None:
+        """Record a step of a call's attempts, unless the call is over (the recorder calls it)."""
+        if not self._is_closed and call.id in self._open and call.id not in self._cancelled:
+            self._record(type_, call.id, call.target.name, data, detail)
+
+    async def before_acting(self, call: Call) -> None:
+        """Wait until everything recorded is durable and the lease is trusted (the recorder calls it)."""
+        task = call.target
+        if not (isinstance(task, PauseRequest) or task.pure):
+            durable = self._host.create_future()
+            self._log.when_durable(functools.partial(_resolve, durable))
+            await durable
+        await self._until_trusted()
+
+    def attempt_acts(self, *, is_active: bool) -> None:
+        """Count the attempts in user code: while there are any, the loop must not be blocked by a commit."""
+        self._journal.active_attempts += 1 if is_active else -1
+
+
+@dataclass(slots=True, eq=False)
+class _CallRecorder:
+    """A runner, as the attempts of one call see it."""
+
+    runner: Runner
+    call: Call
+
+    def record(self, type_: Type, value: bytes | None, detail: bytes | None = None) -> None:
+        self.runner.record_for(self.call, type_, value, detail)
+
+    async def before_acting(self) -> None:
+        await self.runner.before_acting(self.call)
+
+    def acting(self, *, is_active: bool) -> None:
+        self.runner.attempt_acts(is_active=is_active)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _encode_outcome(outcome: Returned | Raised) -> tuple[ExecutionState, Type, bytes]:
+    match outcome:
+        case Returned(value):
+            try:
+                return ExecutionState.COMPLETED, Type.WORKFLOW_COMPLETED, serde.encode(value)
+            except UnserializableValue as error:
+                return ExecutionState.FAILED, Type.WORKFLOW_FAILED, serde.encode(error)
+        case Raised(error):
+            return ExecutionState.FAILED, Type.WORKFLOW_FAILED, serde.encode(error)
+
+

@@ -1,0 +1,220 @@
+"""What the engine needs from a database, as one Protocol with plain values.
+
+Every method is synchronous and safe from any thread: the engine's committer decides on which thread a write
+runs.  Times are integers, microseconds since the Unix epoch; the caller passes `now`, so that tests decide it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from flux.domain.events import ExecutionEvent
+from flux.domain.execution import ExecutionState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewExecution:
+    """An execution to be created by its first append."""
+
+    workflow: str
+    version: str
+    created_at: int
+    namespace: str = "default"
+    location: str = ""  # Where the workflow's code is: "path/to/file.py" or "package.module".
+    start_digest: bytes = b""  # Of the start request: a repeat with another input is refused.
+    worker: str | None = None  # Claimed at birth (fence 1, RUNNING) by this worker, else SCHEDULED (fence 0).
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExecutionRow:
+    """What is known of an execution without reading its history."""
+
+    number: int
+    execution_id: str
+    namespace: str
+    workflow: str
+    version: str
+    location: str
+    start_digest: bytes
+    state: ExecutionState
+    worker: str | None
+    fence: int
+    last_seq: int
+    wake_at: int | None  # SCHEDULED only: not to be claimed before.
+    blocked_reason: str | None
+    blocked_version: str | None
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """An open pause: what a resume can be bound to."""
+
+    call_id: str
+    name: str
+
+
+class MessageKind(StrEnum):
+    """What an inbox row asks for."""
+
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """A request from outside, waiting in an execution's inbox until its owner moves it into the history."""
+
+    id: int
+    kind: MessageKind
+    call_id: str  # The pause that a resume was bound to when it was sent.
+    name: str
+    data: bytes  # The encoded value.
+
+
+@dataclass(slots=True, kw_only=True)
+class Append:
+    """One execution's part of a commit: compare, then append.
+
+    It is stored if the row has this fence and `expected_seq` as its last seq, else refused.
+    """
+
+    execution_id: str
+    fence: int
+    expected_seq: int
+    events: Sequence[ExecutionEvent]  # Seqs expected_seq + 1, + 2, …; may be empty.
+    create: NewExecution | None = None  # The first append of an execution: expected_seq is 0.
+    state: ExecutionState = ExecutionState.RUNNING  # The state afterwards; SCHEDULED and PAUSED park it.
+    wake_at: int | None = None  # With SCHEDULED: when the next timer is due.
+    opened: Sequence[Pause] = ()  # Pauses that these events open.
+    closed: Sequence[str] = ()  # Call ids of pauses that these events close.
+    consumed: Sequence[int] = ()  # Ids of inbox rows that these events move into the history.
+    blocked_reason: str | None = None  # With SCHEDULED: claims skip it until its version differs.
+    blocked_version: str | None = None
+
+
+class AppendResult(StrEnum):
+    """What became of an append."""
+
+    STORED = "stored"  # Durable; also the answer for one that turns out to be stored already, byte for byte.
+    STALE = "stale"  # Another fence or another seq: this owner was superseded and must stop.
+    EXISTS = "exists"  # `create` names an id that is taken.
+    NEWS = "news"  # Nothing stored: it would park, but the inbox is not empty.
+    REFUSED = "refused"  # The row itself cannot be stored; its neighbours were.
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """An execution that the caller now owns, with its history."""
+
+    row: ExecutionRow
+    events: list[ExecutionEvent] = field(default_factory=list)
+
+
+class Store(Protocol):
+    """The log, the claims and the inbox, in one database."""
+
+    def append(self, appends: Sequence[Append]) -> list[AppendResult]:
+        """Store the appends in one transaction, durable on return; one answer each, in order.
+
+        An append whose fence or seq does not match is answered STALE and does not disturb the others, unless
+        exactly these events are already stored under this fence: then a commit's answer was lost, and it is
+        STORED.  That makes the same batch safe to send again.
+
+        Raises:
+            StoreError: Nothing is known to be stored (disk full, I/O error): `reopen`, then send it again.
+        """
+        ...
+
+    def try_append(self, appends: Sequence[Append]) -> list[AppendResult] | None:
+        """`append`, or None at once if another thread or process is writing."""
+        ...
+
+    def claim(self, execution_id: str, *, worker: str, version: str, now: int) -> Claim | None:
+        """Take one execution if it is SCHEDULED, due, and not blocked for this version; None otherwise."""
+        ...
+
+    def claim_ready(self, *, worker: str, workflows: Sequence[str], now: int, limit: int) -> list[Claim]:
+        """Take up to `limit` due executions of these workflows, oldest first."""
+        ...
+
+    def get(self, execution_id: str) -> ExecutionRow | None:
+        """The row of an execution, or None."""
+        ...
+
+    def events(self, execution_id: str, *, after: int = 0) -> list[ExecutionEvent]:
+        """The stored history from seq `after` + 1 on, verified against its checksums.
+
+        Raises:
+            CorruptedDatabaseError: An event's bytes are not those that were written.
+        """
+        ...
+
+    def pauses(self, execution_id: str) -> list[Pause]:
+        """The open pauses that no resume is bound to yet, oldest first."""
+        ...
+
+    def resume(
+        self, execution_id: str, *, data: bytes, now: int, name: str | None = None, client_id: str | None = None
+    ) -> Pause | None:
+        """Bind a resume to the oldest open pause (of that name) and put it into the inbox, in one transaction.
+
+        A parked execution becomes SCHEDULED, due now, and unblocked claims can take it.  A repeat with the same
+        `client_id` changes nothing and answers the pause of the first.  None: there is no such open pause.
+        """
+        ...
+
+    def inbox(self, execution_id: str) -> list[Message]:
+        """The messages that are not consumed yet, in the order in which they were sent."""
+        ...
+
+    def release(self, execution_id: str, *, fence: int) -> bool:
+        """Give an execution back: RUNNING under this fence becomes SCHEDULED, due now."""
+        ...
+
+    def unblock(self, execution_id: str) -> bool:
+        """Clear `blocked_reason`, at a person's request; False if it was not blocked."""
+        ...
+
+    def register_worker(self, worker: str, *, lease_expires_at: int) -> None:
+        """Make the worker known, and hold its proof of life as long as this store is open."""
+        ...
+
+    def heartbeat(self, worker: str, *, lease_expires_at: int) -> bool:
+        """Extend the lease; False if the worker was rescued meanwhile and owns nothing any more."""
+        ...
+
+    def remove_worker(self, worker: str) -> None:
+        """Forget a worker that stops; what it still owned becomes SCHEDULED."""
+        ...
+
+    def rescue(self, *, now: int) -> int:
+        """Make the executions of dead workers SCHEDULED again; returns how many.
+
+        Dead is a worker whose proof of life is gone, or whose lease has expired.
+        """
+        ...
+
+    def news(self) -> int:
+        """A number that differs from the last answer whenever anything was written; costs no query."""
+        ...
+
+    def reopen(self) -> None:
+        """Drop every connection and open the database anew, after an error.
+
+        Raises:
+            StoreError: It cannot be opened.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release everything; harmless when repeated."""
+        ...
+
+    def list(  # Last: in the class it hides the type of that name from what follows.
+        self, *, workflow: str | None = None, state: ExecutionState | None = None, limit: int = 50
+    ) -> list[ExecutionRow]:
+        """The newest executions first."""
+        ...

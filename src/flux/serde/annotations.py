@@ -1,0 +1,75 @@
+"""Values against annotations; this module is for what comes from outside: inputs, resumes, signals."""
+
+import inspect
+from collections.abc import Generator, Iterable, Iterator
+from typing import Any, TypeVar, get_origin
+
+from pydantic import ConfigDict, InstanceOf, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic_core import SchemaError
+
+from flux.errors import InvalidInputError
+
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
+# Nothing is said, or pydantic would hand out an iterator in the value's place.
+_OPEN = (inspect.Parameter.empty, Any, Generator, Iterable, Iterator)
+_CANNOT = (PydanticUserError, SchemaError, NameError, TypeError, AttributeError)
+_adapters: dict[Any, TypeAdapter[Any]] = {}
+
+
+def adapter(annotation: Any) -> TypeAdapter[Any]:
+    """The pydantic adapter of an annotation, made once.
+
+    An annotation that pydantic cannot handle is checked by `isinstance` if it is a class, and accepts everything
+    if not.
+
+    Example:
+        >>> adapter(list[int]).json_schema()
+        {'items': {'type': 'integer'}, 'type': 'array'}
+    """
+    try:
+        known = _adapters.get(annotation)
+    except TypeError:  # Not hashable: `Annotated` with a list in it.
+        return _made(annotation)
+    if known is None:
+        known = _adapters[annotation] = _made(annotation)
+    return known
+
+
+def validate(annotation: Any, value: object) -> Any:
+    """The value as its annotation wants it, by pydantic's lax rules: `"3"` for an `int` becomes 3.
+
+    Raises:
+        InvalidInputError: It does not fit; the message lists the places.
+
+    Example:
+        >>> validate(dict[str, int], {"a": "1"})
+        {'a': 1}
+    """
+    try:
+        return adapter(annotation).validate_python(value)
+    except ValidationError as error:
+        places = "; ".join(f"{_place(each['loc'])}: {each['msg']}" for each in error.errors(include_url=False))
+    raise InvalidInputError(places)
+
+
+def _place(steps: tuple[int | str, ...]) -> str:
+    return "input" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+
+
+def _made(annotation: Any) -> TypeAdapter[Any]:
+    if isinstance(annotation, TypeVar) or any(each in _OPEN for each in (annotation, get_origin(annotation))):
+        return _ANYTHING
+    attempts: tuple[tuple[Any, ConfigDict | None], ...] = (
+        (annotation, ConfigDict(arbitrary_types_allowed=True)),
+        (annotation, None),  # A model and a dataclass have a configuration of their own.
+        (InstanceOf[annotation] if isinstance(annotation, type) else Any, None),  # type: ignore[misc]
+    )
+    for wanted, config in attempts:
+        try:
+            made = TypeAdapter(wanted, config=config)
+        except _CANNOT:
+            continue
+        if made.pydantic_complete:  # Not so with a forward reference.
+            return made
+    return _ANYTHING

@@ -1,0 +1,1 @@
+"""The stores: one log, kept by different databases."""

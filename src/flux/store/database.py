@@ -1,0 +1,288 @@
+"""One SQLite file as this process holds it: a writer, readers, and the locks under which they may act."""
+
+import os
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from flux.errors import CorruptedDatabaseError, StoreError
+from flux.store.file_lock import FileLock
+from flux.store.migrate import migrate
+from flux.store.rows import RESTORE
+
+PATIENCE_SECONDS = 5.0
+_PRAGMAS: dict[str, str | int] = {
+    "busy_timeout": int(PATIENCE_SECONDS * 1000),  # First: the others may have to wait.
+    "journal_mode": "wal",
+    "synchronous": 2,  # FULL: each commit is on disk before it is answered.
+    "fullfsync": 1,  # macOS alone distinguishes "handed to the drive" from "on the platter".
+    "foreign_keys": 1,
+    "trusted_schema": 0,
+    "cell_size_check": 1,
+    "wal_autocheckpoint": 1000,  # Checkpoints run inside our commits, where we hold the file lock.
+}
+_READER_PRAGMAS: dict[str, str | int] = {
+    "busy_timeout": int(PATIENCE_SECONDS * 1000),
+    "query_only": 1,
+    "trusted_schema": 0,
+    "cell_size_check": 1,
+}
+_ADVICE = {
+    sqlite3.SQLITE_FULL: "The disk is full: free space, and work goes on",
+    sqlite3.SQLITE_IOERR: "The disk failed: look at the system log, and check the file system before going on",
+    sqlite3.SQLITE_BUSY: "Another program holds the database: close it (`fuser` names it)",
+    sqlite3.SQLITE_READONLY: "Make the file and its directory writable for this user",
+    sqlite3.SQLITE_CANTOPEN: "See that the file exists and that its directory is writable for this user",
+}
+
+
+class Database:
+    """The connections of one process to one file, safe from any thread.
+
+    SQLite before 3.51.3 can corrupt a WAL when two connections write and checkpoint at once.  So every write
+    transaction, and every opening and closing (either may checkpoint), happens under a mutex of this process and a
+    file lock between processes.  Readers are used by one thread at a time and kept for the next.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._owner = os.getpid()
+        self._closed = False
+        self._mutex = threading.Lock()
+        self._watching = threading.Lock()
+        self._generation = 0  # Counts openings: a reader of an earlier one is not used again.
+        self._readers: deque[tuple[int, sqlite3.Connection]] = deque()
+        self._writer: sqlite3.Connection | None = None
+        self._watcher: sqlite3.Connection | None = None
+        self._lock = _make_lock(self.path)
+        try:
+            with self.exclusive():
+                self._writer = self._open_writer("rwc")
+                self._watcher = self._open_reader()
+        except BaseException:
+            self._lock.close()
+            raise
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process opened it; a forked child did not."""
+        return os.getpid() == self._owner
+
+    def acquire(self) -> None:
+        """Take the right to write, which `release` gives back.
+
+        Raises:
+            StoreError: Another thread or process has kept it too long.
+        """
+        if not self._take(PATIENCE_SECONDS):
+            raise StoreError(
+                f"{self.path} could not be written to for {PATIENCE_SECONDS:.0f} s: somebody else is writing and does "
+                f"not come to an end, as on a stalled disk or in a stopped process. `fuser {self.path}.lock` names the "
+                "processes; continue or end the one that hangs"
+            )
+
+    def try_acquire(self) -> bool:
+        """Take the right to write if it is free at this moment."""
+        return self._take(0)
+
+    def release(self) -> None:
+        """Let others write."""
+        self._lock.release()
+        self._mutex.release()
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Hold the right to write."""
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Cursor]:
+        """A write transaction, durable on exit; the caller holds the right to write.
+
+        IMMEDIATE, because a transaction that begins by reading fails at once when another has written meanwhile.
+        After any error the connection is not used again: what a failed fsync left in it is unknown.
+        """
+        try:
+            self._writer = self._writer or self._open_writer("rw")
+            cursor = self._writer.cursor()
+            cursor.execute("BEGIN IMMEDIATE")
+            yield cursor
+            cursor.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._drop_writer()
+            raise self._explain(error) from error
+        except BaseException:
+            self._drop_writer()
+            raise
+
+    @contextmanager
+    def write(self) -> Iterator[sqlite3.Cursor]:
+        """A write transaction, from taking the right to write to giving it back."""
+        with self.exclusive(), self.transaction() as cursor:
+            yield cursor
+
+    @contextmanager
+    def read(self) -> Iterator[sqlite3.Cursor]:
+        """A cursor that cannot write, for this thread alone.  Not to be asked for inside a write transaction."""
+        generation, reader = self._borrow_reader()
+        try:
+            yield reader.cursor()
+        except sqlite3.Error as error:
+            generation = -1
+            raise self._explain(error) from error
+        finally:
+            if generation == self._generation:
+                self._readers.append((generation, reader))
+            else:
+                self._close_late(reader)
+
+    def version(self) -> int:
+        """A number that differs from the last answer whenever any connection has committed."""
+        self._check_open()
+        with self._watching:
+            if self._watcher is None:
+                raise StoreError(f"{self.path} is not open since an error: reopen the store")
+            try:
+                answer: int = self._watcher.execute("PRAGMA data_version").fetchone()[0]
+            except sqlite3.Error as error:
+                raise self._explain(error) from error
+        return (self._generation << 32) + answer  # SQLite counts anew for each connection.
+
+    def reopen(self) -> None:
+        """Drop every connection and open the file anew; it must still be there."""
+        with self.exclusive():
+            self._drop_all()
+            self._writer = self._open_writer("rw")
+            self._watcher = self._open_reader()
+
+    def close(self) -> None:
+        """Close every connection and free the lock; in a forked child, where they are the parent's, do nothing."""
+        if self._closed or not self.is_ours:
+            return
+        with self.exclusive():
+            self._closed = True
+            self._drop_all()
+        self._lock.close()
+
+    def _check_open(self) -> None:
+        if not self.is_ours:
+            raise StoreError(
+                f"{self.path} was opened before this process was forked, and SQLite cannot be carried across a fork: "
+                "open a store of its own in the child, or start the child with `spawn`"
+            )
+        if self._closed:
+            raise StoreError(f"{self.path} was closed by this process: open a new store")
+
+    def _take(self, seconds: float) -> bool:
+        self._check_open()  # Before the mutex, which a fork may have left locked for ever.
+        if not self._mutex.acquire(timeout=seconds):
+            return False
+        taken = False
+        try:
+            self._check_open()
+            taken = self._lock.acquire(seconds=seconds)
+        finally:
+            if not taken:
+                self._mutex.release()
+        return taken
+
+    def _open_writer(self, mode: str) -> sqlite3.Connection:
+        writer = self._connect(mode, _PRAGMAS)
+        try:
+            migrate(writer, self.path)
+        except sqlite3.Error as error:
+            writer.close()
+            raise self._explain(error) from error
+        except BaseException:
+            writer.close()
+            raise
+        return writer
+
+    def _open_reader(self) -> sqlite3.Connection:
+        return self._connect("rw", _READER_PRAGMAS)  # "ro" could not take part in the WAL.
+
+    def _connect(self, mode: str, pragmas: dict[str, str | int]) -> sqlite3.Connection:
+        connection = None
+        try:
+            connection = sqlite3.connect(
+                f"{self.path.as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False
+            )
+            for name, wanted in pragmas.items():
+                connection.execute(f"PRAGMA {name} = {wanted}")
+                answer = connection.execute(f"PRAGMA {name}").fetchone()
+                if answer != (wanted,):
+                    raise StoreError(
+                        f"{self.path} answers {answer} to PRAGMA {name} = {wanted}, without which nothing would be "
+                        "safe: is it on a network file system? Put it on a local disk"
+                    )
+        except BaseException as error:
+            if connection is not None:
+                connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise self._explain(error) from error
+            raise
+        return connection
+
+    def _borrow_reader(self) -> tuple[int, sqlite3.Connection]:
+        self._check_open()
+        try:
+            return self._readers.pop()
+        except IndexError:
+            with self.exclusive():
+                return self._generation, self._open_reader()
+
+    def _close_late(self, reader: sqlite3.Connection) -> None:
+        """Close a reader that was in use when the others were dropped, when our own lock may be closed already."""
+        lock = FileLock(_lock_path(self.path))
+        lock.acquire(seconds=PATIENCE_SECONDS)
+        reader.close()
+        lock.close()
+
+    def _drop_writer(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with suppress(sqlite3.Error):
+                writer.close()  # Rolls back.
+
+    def _drop_all(self) -> None:
+        self._generation += 1
+        with self._watching:
+            watcher, self._watcher = self._watcher, None
+        while self._readers:
+            _, reader = self._readers.pop()
+            reader.close()
+        if watcher is not None:
+            watcher.close()
+        self._drop_writer()
+
+    def _explain(self, error: sqlite3.Error) -> StoreError:
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+            return CorruptedDatabaseError(f"{self.path} is damaged: {error}. {RESTORE}")
+        advice = _ADVICE.get(code, "Whether it was stored is unknown: reopen the store, then send it again")
+        return StoreError(f"{self.path} cannot be used: {error}. {advice}")
+
+
+def _make_lock(path: Path) -> FileLock:
+    directory = path.parent
+    try:
+        if not directory.exists():
+            directory.mkdir(parents=True, exist_ok=True)
+            (directory / ".gitignore").write_text("*\n")  # Only in a folder of our own making.
+        return FileLock(_lock_path(path))
+    except OSError as error:
+        raise StoreError(
+            f"the database cannot be kept in {directory}: {error}. Make that directory writable for this user, or put "
+            "the database elsewhere"
+        ) from error
+
+
+def _lock_path(path: Path) -> Path:
+    return path.with_name(f"{path.name}.lock")

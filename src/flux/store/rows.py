@@ -1,0 +1,115 @@
+"""Rows of a database, and the values that they stand for."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+from flux.domain.events import ExecutionEvent, ExecutionEventType
+from flux.domain.execution import ExecutionState
+from flux.errors import CorruptedDatabaseError, NewerDatabaseError
+from flux.ports import ExecutionRow
+
+RESTORE = (
+    "Nothing of it is served. Stop Flux, keep a copy of the file and of the -wal beside it, then restore a backup, or "
+    "save what can be read with `sqlite3 FILE .recover`"
+)
+_TYPES = {type_.value: type_ for type_ in ExecutionEventType}
+
+
+def checksum(
+    execution_id: str,
+    seq: int,
+    fence: int,
+    type_: str,
+    call_id: str,
+    name: str,
+    data: bytes | None,
+    detail_data: bytes | None,
+    time_us: int,
+) -> int:
+    """The CRC-32 of everything that an event is, lengths included, so that bytes cannot move between fields.
+
+    The execution's id is part of it: an event that strays into another history does not pass there.
+    """
+    size = -1 if data is None else len(data)
+    detail_size = -1 if detail_data is None else len(detail_data)
+    head = f"{execution_id}\n{seq}\n{fence}\n{type_}\n{call_id}\n{name}\n{time_us}\n{size}\n{detail_size}"
+    crc = crc32(head.encode())
+    if data:
+        crc = crc32(data, crc)
+    if detail_data:
+        crc = crc32(detail_data, crc)
+    return crc
+
+
+def event_rows(
+    number: int, execution_id: str, fence: int, after: int, events: Sequence[ExecutionEvent]
+) -> list[tuple[Any, ...]]:
+    """The events as rows for `append_event`.
+
+    Raises:
+        ValueError: A text is not Unicode that can be stored, or the seqs do not follow each other.
+    """
+    rows = []
+    for seq, event in enumerate(events, after + 1):
+        if event.seq != seq:
+            raise ValueError(f"event {event.seq} of execution {execution_id} stands where {seq} belongs")
+        type_, call_id, name = event.type._value_, event.call_id, event.name
+        data, detail, time_us = event.data, event.detail_data, event.time_us
+        crc = checksum(execution_id, seq, fence, type_, call_id, name, data, detail, time_us)
+        rows.append((number, seq, fence, type_, call_id, name, data, detail, time_us, crc))
+    return rows
+
+
+def history(path: Path, row: ExecutionRow, after: int, records: Iterable[Sequence[Any]]) -> list[ExecutionEvent]:
+    """The records of `read_events` as the events from `after` + 1 to the row's last, or an error.
+
+    Raises:
+        CorruptedDatabaseError: An event is missing, or is not what was written.
+        NewerDatabaseError: An event is intact but of a type that this Flux does not know.
+    """
+    execution_id, seq, events = row.execution_id, after, []
+    for seq, record in enumerate(records, after + 1):
+        event = _event(execution_id, seq, record)
+        if event is None:
+            raise _damaged(path, execution_id, f"event {seq} is not what was written")
+        events.append(event)
+    if seq < row.last_seq:
+        raise _damaged(path, execution_id, f"event {seq + 1} of {row.last_seq} is missing")
+    return events
+
+
+def execution_row(path: Path, names: Sequence[str], record: Sequence[Any]) -> ExecutionRow:
+    """A record of `executions` as the value that the port speaks of.
+
+    Raises:
+        CorruptedDatabaseError: Its state does not exist.
+    """
+    fields = dict(zip(names, record, strict=True))
+    try:
+        fields["state"] = ExecutionState(fields["state"])
+    except ValueError:
+        raise _damaged(path, str(fields["execution_id"]), f"state {fields['state']!r} does not exist") from None
+    return ExecutionRow(**fields)
+
+
+def _event(execution_id: str, seq: int, record: Sequence[Any]) -> ExecutionEvent | None:
+    stored_seq, fence, type_bytes, call_bytes, name_bytes, data, detail, time_us, crc = record
+    try:
+        type_, call_id, name = type_bytes.decode(), call_bytes.decode(), name_bytes.decode()
+        intact = crc == checksum(execution_id, stored_seq, fence, type_, call_id, name, data, detail, time_us)
+    except (AttributeError, TypeError, ValueError):
+        return None  # Not even of the right types: the page is damaged below the values.
+    if not intact or stored_seq != seq:
+        return None
+    if type_ not in _TYPES:
+        raise NewerDatabaseError(
+            f"event {seq} of execution {execution_id} is {type_}, which this Flux does not know: a newer one wrote it. "
+            "Run the execution with that version"
+        )
+    return ExecutionEvent(execution_id, seq, _TYPES[type_], call_id, name, data, detail, time_us)
+
+
+def _damaged(path: Path, execution_id: str, what: str) -> CorruptedDatabaseError:
+    return CorruptedDatabaseError(f"{path} is damaged: in execution {execution_id}, {what}. {RESTORE}")

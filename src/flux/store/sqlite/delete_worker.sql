@@ -1,0 +1,3 @@
+-- Forget a worker.
+DELETE FROM workers
+WHERE worker = ?;

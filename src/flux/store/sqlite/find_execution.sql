@@ -1,0 +1,21 @@
+-- Find what is known of one execution without its history.
+SELECT
+    number,
+    execution_id,
+    namespace,
+    workflow,
+    version,
+    location,
+    start_digest,
+    state,
+    worker,
+    fence,
+    last_seq,
+    wake_at,
+    blocked_reason,
+    blocked_version,
+    created_at,
+    started_at,
+    finished_at
+FROM executions
+WHERE execution_id = ?;

@@ -1,0 +1,72 @@
+-- Everything that the first release stores.
+
+CREATE TABLE executions (
+    number INTEGER PRIMARY KEY,  -- Small and growing, so that events are keyed cheaply.
+    execution_id TEXT NOT NULL UNIQUE,
+    namespace TEXT NOT NULL,
+    workflow TEXT NOT NULL,
+    version TEXT NOT NULL,
+    location TEXT NOT NULL,
+    start_digest BLOB NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('SCHEDULED', 'RUNNING', 'PAUSED', 'COMPLETED', 'FAILED', 'CANCELLED')),
+    worker TEXT,
+    fence INTEGER NOT NULL CHECK (fence >= 0),  -- Counts claims: an append under a lower fence is refused.
+    last_seq INTEGER NOT NULL CHECK (last_seq >= 0),
+    wake_at INTEGER,  -- Not to be claimed before; NULL: due now.
+    blocked_reason TEXT,
+    blocked_version TEXT,  -- The version that cannot run it; NULL beside a reason: none can.
+    created_at INTEGER NOT NULL,
+    created_by TEXT,  -- The worker it was born to: tells a repeated create from a competing one.
+    started_at INTEGER,
+    finished_at INTEGER,
+    CHECK ((worker IS NOT NULL) = (state = 'RUNNING')),
+    CHECK ((finished_at IS NOT NULL) = (state IN ('COMPLETED', 'FAILED', 'CANCELLED'))),
+    CHECK (state = 'SCHEDULED' OR (fence > 0 AND started_at IS NOT NULL)),
+    CHECK (state = 'SCHEDULED' OR (wake_at IS NULL AND blocked_reason IS NULL)),
+    CHECK (blocked_version IS NULL OR blocked_reason IS NOT NULL)
+) STRICT;
+
+CREATE INDEX executions_due ON executions (workflow, wake_at) WHERE state = 'SCHEDULED';
+CREATE INDEX executions_owned ON executions (worker) WHERE state = 'RUNNING';
+
+CREATE TABLE events (
+    execution INTEGER NOT NULL REFERENCES executions (number),
+    seq INTEGER NOT NULL CHECK (seq > 0),
+    fence INTEGER NOT NULL,
+    type TEXT NOT NULL,
+    call_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    data BLOB,
+    detail_data BLOB,
+    time_us INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    PRIMARY KEY (execution, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE pauses (
+    id INTEGER PRIMARY KEY,  -- In the order in which they were opened.
+    execution INTEGER NOT NULL REFERENCES executions (number),
+    call_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    resumed_at INTEGER,  -- When a resume was bound to it: there is one a pause.
+    UNIQUE (execution, call_id)
+) STRICT;
+
+CREATE TABLE inbox (
+    id INTEGER PRIMARY KEY,  -- In the order in which they were sent.
+    execution INTEGER NOT NULL REFERENCES executions (number),
+    client_id TEXT,
+    kind TEXT NOT NULL CHECK (kind IN ('resume')),
+    call_id TEXT NOT NULL,
+    name TEXT NOT NULL,
+    data BLOB,  -- NULL once it is in the history; the row stays, so that a repeat is recognised.
+    sent_at INTEGER NOT NULL,
+    UNIQUE (execution, client_id)
+) STRICT;
+
+CREATE INDEX inbox_waiting ON inbox (execution) WHERE data IS NOT NULL;
+
+CREATE TABLE workers (
+    worker TEXT PRIMARY KEY CHECK (worker NOT GLOB '*[^A-Za-z0-9_.:@-]*'),  -- It names a lock file.
+    lease_expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,242 @@
+"""`@task`: makes a function a task, with its options and its types."""
+
+import inspect
+from collections.abc import Callable, Coroutine, Iterable
+from datetime import timedelta
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+
+from flux.domain.definitions import Parameters, TaskDefinition
+from flux.domain.retry import RetryPolicy
+from flux.engine import calls, concurrency
+from flux.errors import InvalidValueError
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+S = TypeVar("S")
+X = TypeVar("X")
+
+Seconds = float | timedelta
+Errors = type[BaseException] | tuple[type[BaseException], ...]
+
+
+class TaskOptions(TypedDict, total=False):
+    """What `with_options` takes, all optional.
+
+    Durations are seconds or a `timedelta`.
+
+    Keys:
+        name: In the history; the function's name by default.
+        retry_max_attempts: Attempts after the first; 3 means up to 4 calls of the function.  Default 0.
+        retry_delay: Wait before the first retry.  Default 1 second.
+        retry_backoff: Each further wait is this many times the one before.  Default 2.
+        retry_max_delay: No wait is longer.  Default 600 seconds.
+        retry_jitter: Draw each wait between zero and the computed one.  Default False.
+        retry_on: Only these errors are tried again.  Default every `Exception`.
+        no_retry_on: These are not.
+        timeout: The longest an attempt may take; 0 for no limit.  Default 0.
+        fallback: Called with the task's arguments when every attempt has failed; its result is the task's.
+        rollback: Called with them when every attempt has failed and there is no fallback; the task still fails.
+        pure: The task only computes or reads, so running it again is harmless: it need not wait for the disk.
+    """
+
+    name: str
+    retry_max_attempts: int
+    retry_delay: Seconds
+    retry_backoff: float
+    retry_max_delay: Seconds
+    retry_jitter: bool
+    retry_on: Errors
+    no_retry_on: Errors
+    timeout: Seconds
+    fallback: Callable[..., Any] | None
+    rollback: Callable[..., Any] | None
+    pure: bool
+
+
+class Task(Generic[P, R]):
+    """A task: call it in a workflow's body, and its result is recorded and never computed again.
+
+    Attributes:
+        func: The function itself.
+        name: As the history shows it.
+    """
+
+    def __init__(self, func: Callable[..., Any], options: TaskOptions, instance: Any = None) -> None:
+        self.func = func
+        self._options = options
+        self._instance = instance
+        self.definition = _define(func, options)
+        self.name = self.definition.name
+        self.__name__ = getattr(func, "__name__", self.name)
+        self.__qualname__ = getattr(func, "__qualname__", self.name)
+        self.__module__ = getattr(func, "__module__", __name__)
+        self.__doc__ = func.__doc__
+        self.__wrapped__ = func
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Make a call; await what this returns.
+
+        In a body the call is recorded.  Outside a workflow the function just runs, with its retries, unrecorded.
+
+        Raises:
+            ExecutionError: The task failed; also an instance of the original error's class.
+            UnserializableValue: An argument cannot be recorded exactly.
+            TypeError: The arguments do not fit the function.
+        """
+        return calls.call(self.definition, args, kwargs, self._instance)
+
+    def map(
+        self: "Task[Concatenate[X, ...], R]", items: Iterable[X], *, max_concurrent: int | None = None
+    ) -> Coroutine[Any, Any, list[R]]:
+        """Call the task for each item, concurrently; gives the results in the order of the items.
+
+        Args:
+            items: Each is the only argument of a call.
+            max_concurrent: Most calls at a time; all at once by default.
+
+        Raises:
+            ExecutionError: A call failed.  The others may finish for 2 seconds, then they are cancelled.
+
+        Example:
+            >>> sizes = await fetch.map(urls, max_concurrent=10)
+        """
+        return concurrency.run_all([self(item) for item in items], max_concurrent=max_concurrent, raise_on_error=True)
+
+    def with_options(self, **options: Unpack[TaskOptions]) -> "Task[P, R]":
+        """The same task with some options changed."""
+        return Task(self.func, {**self._options, **options}, self._instance)
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> "Task[P, R]": ...
+
+    @overload
+    def __get__(self: "Task[Concatenate[S, Q], R]", instance: S, owner: type) -> "Task[Q, R]": ...
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        """A method is called on its object, which is no part of what is recorded."""
+        return self if instance is None else _bind(self, instance)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+
+class _BoundTask(Task[P, R]):
+    """A task that is a method, on its object."""
+
+    def __init__(self, task: Task[Any, R], instance: Any) -> None:
+        super().__init__(task.func, task._options, instance)
+        self.definition = _define(task.func, task._options, is_method=True)
+
+
+class _Decorator(Protocol):
+    """What `with_options` returns: types of the function survive it."""
+
+    @overload
+    def __call__(self, func: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+
+    @overload
+    def __call__(self, func: Callable[P, R], /) -> Task[P, R]: ...
+
+
+class TaskDecorator:
+    """`@task`, bare or with options.
+
+    Example:
+        >>> @task
+        ... async def double(x: int) -> int:
+        ...     return 2 * x
+        >>> @task.with_options(retry_max_attempts=3, timeout=30)
+        ... async def fetch(url: str) -> bytes: ...
+    """
+
+    @overload
+    def __call__(self, func: Callable[P, Coroutine[Any, Any, R]], /) -> Task[P, R]: ...
+
+    @overload
+    def __call__(self, func: Callable[P, R], /) -> Task[P, R]: ...
+
+    def __call__(self, func: Callable[..., Any], /) -> Any:
+        return Task(func, {})
+
+    def with_options(self, **options: Unpack[TaskOptions]) -> _Decorator:
+        """Decorate with options; see `TaskOptions` for each of them.
+
+        Raises:
+            InvalidValueError: An option does not fit.
+        """
+
+        def decorate(func: Callable[..., Any], /) -> Any:
+            return Task(func, options)
+
+        return decorate
+
+
+task = TaskDecorator()
+
+
+def _bind(unbound: Task[Any, R], instance: Any) -> Task[Any, R]:
+    return _BoundTask(unbound, instance)
+
+
+def _define(func: Callable[..., Any], options: TaskOptions, *, is_method: bool = False) -> TaskDefinition:
+    if not callable(func):
+        raise InvalidValueError(f"@task goes on a function, not on {func!r}")
+    unknown = set(options) - set(TaskOptions.__annotations__)
+    if unknown:
+        raise InvalidValueError(
+            f"a task has no option {sorted(unknown)[0]!r}: it takes {', '.join(TaskOptions.__annotations__)}"
+        )
+    return TaskDefinition(
+        name=options.get("name") or getattr(func, "__name__", type(func).__name__),
+        func=func,
+        parameters=Parameters(func, skip_first=is_method),
+        is_async=inspect.iscoroutinefunction(func),
+        retry=_policy(options),
+        timeout_seconds=_seconds(options, "timeout", 0.0),
+        fallback=_function(options.get("fallback")),
+        rollback=_function(options.get("rollback")),
+        pure=options.get("pure", False),
+    )
+
+
+def _policy(options: TaskOptions) -> RetryPolicy:
+    attempts, backoff = options.get("retry_max_attempts", 0), options.get("retry_backoff", 2)
+    if not isinstance(attempts, int) or attempts < 0:
+        raise InvalidValueError(f"retry_max_attempts is {attempts!r}: it counts retries, so it is 0 or more")
+    if not isinstance(backoff, int | float) or not backoff > 0:
+        raise InvalidValueError(f"retry_backoff is {backoff!r}: it multiplies the wait, so it is more than 0")
+    return RetryPolicy(
+        max_attempts=attempts,
+        delay_seconds=_seconds(options, "retry_delay", 1),
+        backoff=backoff,
+        max_delay_seconds=_seconds(options, "retry_max_delay", 600),
+        jitter=options.get("retry_jitter", False),
+        retry_on=_errors(options, "retry_on", (Exception,)),
+        no_retry_on=_errors(options, "no_retry_on", ()),
+    )
+
+
+def _seconds(options: TaskOptions, name: str, default: float) -> float:
+    value: Any = options.get(name, default)
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
+        raise InvalidValueError(f"{name} is {value!r}: it is a number of seconds from 0, or a timedelta")
+    return seconds
+
+
+def _errors(
+    options: TaskOptions, name: str, default: tuple[type[BaseException], ...]
+) -> tuple[type[BaseException], ...]:
+    value: Any = options.get(name, default)
+    errors = value if isinstance(value, tuple) else (value,)
+    if not all(isinstance(error, type) and issubclass(error, BaseException) for error in errors):
+        raise InvalidValueError(f"{name} is {value!r}: it is an exception class, or a tuple of them")
+    return errors
+
+
+def _function(handler: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """A task given as a fallback or rollback is called as the function that it is."""
+    return handler.func if isinstance(handler, Task) else handler
+
+

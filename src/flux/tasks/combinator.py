@@ -1,0 +1,37 @@
+"""Combinators in the history: a start and an end of their own, and the calls between them name them as parent."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from flux import serde
+from flux.domain.events import ExecutionEventType
+from flux.engine.calls import PARENT, current_body
+
+R = TypeVar("R")
+
+
+async def combine(name: str, work: Coroutine[Any, Any, R]) -> R:
+    """Await `work` as a combinator of this name; outside a body just await it."""
+    body = current_body()
+    if body is None:
+        return await work
+    try:
+        call_id = body.combinator_begins(name)
+    except BaseException:
+        work.close()
+        raise
+    token = PARENT.set(call_id)
+    try:
+        result = await work
+        data = serde.encode(result)
+    except asyncio.CancelledError:
+        body.combinator_ends(call_id, ExecutionEventType.TASK_CANCELLED, serde.encode(None))
+        raise
+    except Exception as error:
+        body.combinator_ends(call_id, ExecutionEventType.TASK_FAILED, serde.encode_failure(error))
+        raise
+    finally:
+        PARENT.reset(token)
+    body.combinator_ends(call_id, ExecutionEventType.TASK_COMPLETED, data)
+    return result

@@ -1,0 +1,219 @@
+"""`@workflow`: makes a function a workflow, which can be run, killed and continued."""
+
+import hashlib
+import inspect
+import sys
+import typing
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
+
+from flux.domain.definitions import WorkflowDefinition
+from flux.domain.execution_context import ExecutionContext
+from flux.engine import calls, launcher
+from flux.engine.launcher import MISSING, ExecutionHandle
+from flux.errors import BodyError, InvalidValueError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class WorkflowOptions(TypedDict, total=False):
+    """What `with_options` takes, all optional.
+
+    Keys:
+        name: By which executions, commands and other workflows know it; the function's name by default.
+        version: Of the code; a digest of the function's source by default.
+    """
+
+    name: str
+    version: str
+
+
+class Workflow(Generic[T, R]):
+    """A workflow: a body that decides, while tasks act.
+
+    Attributes:
+        func: The function itself.
+        name: By which it is known.
+    """
+
+    def __init__(self, func: Callable[..., Any], options: WorkflowOptions) -> None:
+        self.func = func
+        self._options = options
+        self.definition = _define(func, options)
+        self.name = self.definition.name
+        self.__name__ = getattr(func, "__name__", self.name)
+        self.__qualname__ = getattr(func, "__qualname__", self.name)
+        self.__module__ = getattr(func, "__module__", __name__)
+        self.__doc__ = func.__doc__
+        self.__wrapped__ = func
+
+    def run(self, input: T = MISSING, *, execution_id: str | None = None) -> ExecutionContext[T]:  # type: ignore[assignment]  # noqa: A002
+        """Run an execution in this process until it is finished or paused.
+
+        With an id it is start-or-continue: an unknown id is started; a known one is continued if it was interrupted,
+        and returned as it is when it is finished or paused.  Without an input, a known id is continued or, when
+        paused, resumed with None.
+
+        Args:
+            input: What `ctx.input` is; checked against the body's annotation.
+            execution_id: By which to know it; a new id by default.
+
+        Returns:
+            The execution; look at `state` and `output`.  A failed execution is returned, not raised.
+
+        Raises:
+            InvalidInputError: The input does not fit, or the execution was started with another one.
+            ExecutionContextNotFoundError: There is no such execution, and no input to start one.
+            NonDeterminismError: The code does not fit the execution's history.
+
+        Example:
+            >>> ctx = checkout.run({"cart": 7}, execution_id="cart-7")
+            >>> ctx.output
+        """
+        self._refuse_in_body("run")
+        return launcher.current().run(self.definition, input, execution_id)
+
+    async def run_async(self, input: T = MISSING, *, execution_id: str | None = None) -> ExecutionContext[T]:  # type: ignore[assignment]  # noqa: A002
+        """`run`, on the running event loop."""
+        self._refuse_in_body("run_async")
+        return await launcher.current().run_async(self.definition, input, execution_id)
+
+    def resume(self, execution_id: str, input: Any = None) -> ExecutionContext[T]:  # noqa: A002
+        """Answer the oldest open pause of an execution, and run it on.
+
+        Args:
+            execution_id: Which execution.
+            input: What `await pause(...)` returns in the body.
+
+        Raises:
+            ExecutionContextNotFoundError: There is no such execution.
+            ExecutionConflictError: It is not paused, or it belongs to another workflow.
+        """
+        self._refuse_in_body("resume")
+        return launcher.current().resume(self.definition, execution_id, input)
+
+    async def resume_async(self, execution_id: str, input: Any = None) -> ExecutionContext[T]:  # noqa: A002
+        """`resume`, on the running event loop."""
+        self._refuse_in_body("resume_async")
+        return await launcher.current().resume_async(self.definition, execution_id, input)
+
+    def start(self, input: T = MISSING, *, execution_id: str | None = None) -> ExecutionHandle:  # type: ignore[assignment]  # noqa: A002
+        """Start an execution and return at once; it is recorded durably when this returns.
+
+        It runs on the running event loop, or on a thread of Flux's own where there is none.
+        """
+        self._refuse_in_body("start")
+        return launcher.current().start(self.definition, input, execution_id)
+
+    def with_options(self, **options: Unpack[WorkflowOptions]) -> "Workflow[T, R]":
+        """The same workflow with some options changed."""
+        return Workflow(self.func, {**self._options, **options})
+
+    def _refuse_in_body(self, method: str) -> None:
+        if calls.current_body() is not None:
+            raise BodyError(
+                f"{self.name}.{method}() was called in the body of a workflow, where it would run again at every "
+                "replay: do it in a @task"
+            )
+
+    def __repr__(self) -> str:
+        return f"<workflow {self.name}>"
+
+
+class _Decorator(Protocol):
+    """What `with_options` returns: types of the function survive it."""
+
+    @overload
+    def __call__(self, func: Callable[[ExecutionContext[T]], Coroutine[Any, Any, R]], /) -> Workflow[T, R]: ...
+
+    @overload
+    def __call__(self, func: Callable[[ExecutionContext[T]], R], /) -> Workflow[T, R]: ...
+
+
+class WorkflowDecorator:
+    """`@workflow`, bare or with options.
+
+    Example:
+        >>> @workflow
+        ... async def greet(ctx: ExecutionContext[str]) -> str:
+        ...     return await say_hello(ctx.input)
+    """
+
+    @overload
+    def __call__(self, func: Callable[[ExecutionContext[T]], Coroutine[Any, Any, R]], /) -> Workflow[T, R]: ...
+
+    @overload
+    def __call__(self, func: Callable[[ExecutionContext[T]], R], /) -> Workflow[T, R]: ...
+
+    def __call__(self, func: Callable[..., Any], /) -> Any:
+        return Workflow(func, {})
+
+    def with_options(self, **options: Unpack[WorkflowOptions]) -> _Decorator:
+        """Decorate with options; see `WorkflowOptions` for each of them."""
+
+        def decorate(func: Callable[..., Any], /) -> Any:
+            return Workflow(func, options)
+
+        return decorate
+
+
+workflow = WorkflowDecorator()
+
+
+def _define(func: Callable[..., Any], options: WorkflowOptions) -> WorkflowDefinition:
+    if not callable(func):
+        raise InvalidValueError(f"@workflow goes on a function, not on {func!r}")
+    unknown = set(options) - set(WorkflowOptions.__annotations__)
+    if unknown:
+        raise InvalidValueError(
+            f"a workflow has no option {sorted(unknown)[0]!r}: it takes {', '.join(WorkflowOptions.__annotations__)}"
+        )
+    if not inspect.signature(func).parameters:
+        name = getattr(func, "__name__", "workflow")
+        raise InvalidValueError(f"a workflow takes its execution context: write {name}(ctx: ExecutionContext)")
+    return WorkflowDefinition(
+        name=options.get("name") or getattr(func, "__name__", type(func).__name__),
+        func=func,
+        is_async=inspect.iscoroutinefunction(func),
+        version=options.get("version") or _digest(func),
+        location=_location(func),
+    )
+
+
+def input_annotation(definition: WorkflowDefinition) -> Any:
+    """`T` of the body's `ExecutionContext[T]`; `Any` where it is not said.
+
+    Looked up when an execution is started, not when the workflow is defined, so that it may name classes that are
+    defined further down.
+    """
+    first = next(iter(inspect.signature(definition.func).parameters))
+    try:
+        hint = typing.get_type_hints(definition.func, include_extras=True).get(first)
+    except Exception:  # noqa: BLE001 - an annotation that cannot be looked up checks nothing.
+        return Any
+    arguments = typing.get_args(hint) if typing.get_origin(hint) is ExecutionContext else ()
+    return arguments[0] if arguments else Any
+
+
+def _digest(func: Callable[..., Any]) -> str:
+    try:
+        source = inspect.getsource(func).encode()
+    except (OSError, TypeError):
+        code = getattr(func, "__code__", None)
+        source = code.co_code if code is not None else repr(func).encode()
+    return hashlib.blake2b(source, digest_size=8).hexdigest()
+
+
+def _location(func: Callable[..., Any]) -> str:
+    """The module's name if it can be imported, else its file: enough to find the workflow again."""
+    module = sys.modules.get(func.__module__)
+    file = getattr(module, "__file__", None)
+    is_package_member = getattr(module, "__spec__", None) is not None and "." in func.__module__
+    if file is None or is_package_member:
+        return func.__module__
+    return str(Path(file).resolve())
+
+
+__all__ = ["Workflow", "WorkflowOptions", "input_annotation", "workflow"]
