@@ -4,7 +4,7 @@ Every method is synchronous and safe from any thread: the engine's committer dec
 runs.  Times are integers, microseconds since the Unix epoch; the caller passes `now`, so that tests decide it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -41,9 +41,9 @@ class ExecutionRow:
     worker: str | None
     fence: int
     last_seq: int
-    wake_at: int | None  # SCHEDULED only: not to be claimed before.
+    wake_at: int | None  # SCHEDULED only: not to be claimed before; None is due now.
     blocked_reason: str | None
-    blocked_version: str | None
+    blocked_version: str | None  # Which cannot run it; None beside a reason: no version can.
     created_at: int
     started_at: int | None
     finished_at: int | None
@@ -136,8 +136,11 @@ class Store(Protocol):
         """Take one execution if it is SCHEDULED, due, and not blocked for this version; None otherwise."""
         ...
 
-    def claim_ready(self, *, worker: str, workflows: Sequence[str], now: int, limit: int) -> list[Claim]:
-        """Take up to `limit` due executions of these workflows, oldest first."""
+    def claim_ready(self, *, worker: str, workflows: Mapping[str, str], now: int, limit: int) -> list[Claim]:
+        """Take up to `limit` due executions of these workflows (name to version), oldest first.
+
+        One that is blocked for this version is left out.
+        """
         ...
 
     def get(self, execution_id: str) -> ExecutionRow | None:
@@ -179,7 +182,10 @@ class Store(Protocol):
         ...
 
     def register_worker(self, worker: str, *, lease_expires_at: int) -> None:
-        """Make the worker known, and hold its proof of life as long as this store is open."""
+        """Make the worker known, and hold its proof of life as long as this store is open.
+
+        It comes before the worker's first claim or creation; one that registers anew owns nothing.
+        """
         ...
 
     def heartbeat(self, worker: str, *, lease_expires_at: int) -> bool:

@@ -15,8 +15,9 @@ def claim(store, execution_id="x", *, worker="ada", version="1", now=2000):
     return store.claim(execution_id, worker=worker, version=version, now=now)
 
 
-def ready(store, *, worker="ada", workflows=("greet",), now=2000, limit=10):
-    claims = store.claim_ready(worker=worker, workflows=workflows, now=now, limit=limit)
+def ready(store, *, worker="ada", workflows=("greet",), version="1", now=2000, limit=10):
+    served = dict.fromkeys(workflows, version)
+    claims = store.claim_ready(worker=worker, workflows=served, now=now, limit=limit)
     return [claim.row.execution_id for claim in claims]
 
 
@@ -112,6 +113,14 @@ def test_a_blocked_execution_waits_for_another_version(driver):
     assert ready(driver.store) == []
     row = claim(driver.store, version="2").row
     assert (row.blocked_reason, row.blocked_version) == (None, None)
+
+
+def test_a_blocked_execution_is_ready_for_another_version(driver):
+    driver.send(driver.birth("x"))
+    driver.send(driver.step("x", 1, **BLOCKED))
+
+    assert ready(driver.store, version="1") == []
+    assert ready(driver.store, version="2") == ["x"]
 
 
 def test_a_block_without_a_version_holds_for_every_version(driver):

@@ -727,7 +727,7 @@ def test_errors_are_equal_after_a_reload(both: Kit, make: Any, where: str) -> No
     assert isinstance(ctx.output, type(original))
     assert ctx.output.args == original.args or isinstance(original, ExceptionGroup)
     assert str(ctx.output) == str(original) or not str(original)
-    assert str(ctx.output)
+    assert str(ctx.output) or where == "body"  # The very error that a body raised may have no text.
     assert isinstance(ctx.output, ExecutionError) == (where == "task")
     for field in ("code", "hint", "what", "where", "errno", "filename", "reason", "start"):
         assert getattr(ctx.output, field, None) == getattr(original, field, None)

@@ -4,7 +4,7 @@ import json
 import logging
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -70,14 +70,14 @@ class SqliteStore:
         with self._database.write() as cursor:
             return self._claim(cursor, row.number, worker=worker, version=version, now=now)
 
-    def claim_ready(self, *, worker: str, workflows: Sequence[str], now: int, limit: int) -> list[Claim]:
-        due = {"workflows": json.dumps(list(workflows)), "now": now, "limit": limit}
+    def claim_ready(self, *, worker: str, workflows: Mapping[str, str], now: int, limit: int) -> list[Claim]:
+        due = {"workflows": json.dumps(dict(workflows)), "now": now, "limit": limit}
         with self._database.read() as cursor:
             if cursor.execute(_SQL["find_due"], due).fetchone() is None:
                 return []
         with self._database.write() as cursor:
-            numbers = cursor.execute(_SQL["find_due"], due).fetchall()
-            claims = [self._claim_or_block(cursor, number, worker, now) for (number,) in numbers]
+            due_rows = cursor.execute(_SQL["find_due"], due).fetchall()
+            claims = [self._claim_or_block(cursor, number, worker, version, now) for number, version in due_rows]
         return [claim for claim in claims if claim is not None]
 
     def get(self, execution_id: str) -> ExecutionRow | None:
@@ -262,7 +262,7 @@ class SqliteStore:
         return AppendResult.NEWS if is_owner else AppendResult.STALE
 
     def _claim(
-        self, cursor: sqlite3.Cursor, number: int, *, worker: str, version: str | None, now: int
+        self, cursor: sqlite3.Cursor, number: int, *, worker: str, version: str, now: int
     ) -> Claim | None:
         """Take an execution and read its history in one transaction: if that fails, it is not taken."""
         claim = {"number": number, "worker": worker, "version": version, "now": now}
@@ -274,9 +274,11 @@ class SqliteStore:
         self._remember(row.execution_id, number)
         return Claim(row, events)
 
-    def _claim_or_block(self, cursor: sqlite3.Cursor, number: int, worker: str, now: int) -> Claim | None:
+    def _claim_or_block(
+        self, cursor: sqlite3.Cursor, number: int, worker: str, version: str, now: int
+    ) -> Claim | None:
         try:
-            return self._claim(cursor, number, worker=worker, version=None, now=now)
+            return self._claim(cursor, number, worker=worker, version=version, now=now)
         except StoreError as error:
             cursor.execute(_SQL["block_execution"], {"number": number, "reason": str(error)})
             logger.exception("execution blocked", extra={"number": number})

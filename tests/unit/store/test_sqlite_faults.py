@@ -92,10 +92,10 @@ def test_a_damaged_history_is_not_claimed_and_does_not_stop_its_neighbours(store
     with pytest.raises(CorruptedDatabaseError):
         store.claim("x", worker="ada", version="1", now=2000)
     assert store.get("x").fence == 1
-    claims = store.claim_ready(worker="ada", workflows=["greet"], now=2000, limit=10)
+    claims = store.claim_ready(worker="ada", workflows={"greet": "1"}, now=2000, limit=10)
     assert [claim.row.execution_id for claim in claims] == ["y"]
     assert "execution x" in store.get("x").blocked_reason
-    assert store.claim_ready(worker="ada", workflows=["greet"], now=2000, limit=10) == []
+    assert store.claim_ready(worker="ada", workflows={"greet": "1"}, now=2000, limit=10) == []
 
 
 def test_a_file_that_is_no_database_is_named(path):

@@ -1,7 +1,7 @@
 -- Find the executions of these workflows that have been due longest.
 --
 -- Each workflow gives up to the limit from two ends of the index, so a long backlog costs no more than a short one.
-SELECT due.number
+SELECT due.number, served.value AS version
 FROM json_each(:workflows) AS served
 CROSS JOIN executions AS due
 WHERE due.number IN (
@@ -9,7 +9,8 @@ WHERE due.number IN (
     FROM (
         SELECT number
         FROM executions
-        WHERE state = 'SCHEDULED' AND workflow = served.value AND wake_at IS NULL AND blocked_reason IS NULL
+        WHERE state = 'SCHEDULED' AND workflow = served.key AND wake_at IS NULL
+            AND (blocked_reason IS NULL OR blocked_version <> served.value)
         ORDER BY number
         LIMIT :limit
     )
@@ -18,7 +19,8 @@ WHERE due.number IN (
     FROM (
         SELECT number
         FROM executions
-        WHERE state = 'SCHEDULED' AND workflow = served.value AND wake_at <= :now AND blocked_reason IS NULL
+        WHERE state = 'SCHEDULED' AND workflow = served.key AND wake_at <= :now
+            AND (blocked_reason IS NULL OR blocked_version <> served.value)
         ORDER BY wake_at, number
         LIMIT :limit
     )
