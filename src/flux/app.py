@@ -85,6 +85,19 @@ class App:
         self.send_resume(execution_id, value, workflow=workflow.name)
         return await self.engine.run(workflow, execution_id)
 
+    def run_on(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionContext[Any]:
+        """Run a recorded execution until it is finished or paused.  It answers no pause, unlike `run` without an input.
+
+        Raises:
+            ExecutionContextNotFoundError: There is no such execution.
+            ExecutionConflictError: It belongs to another workflow.
+        """
+        row = self.row(execution_id)
+        _check_workflow(row, workflow.name)
+        if row.blocked_reason is not None:
+            self.store.unblock(execution_id)  # Somebody asks for it: try again.
+        return self._block_on(self.engine.run(workflow, execution_id, inline=True))
+
     def start(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> "Handle":
         """See `Workflow.start`."""
         row = self.get(execution_id) if execution_id is not None else None

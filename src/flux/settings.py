@@ -2,28 +2,35 @@
 
 import os
 import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from flux.errors import InvalidInputError
 
 
-class Settings(BaseModel):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
     """Everything that can be set.
 
     Each field `x` is `FLUX_X` in the environment and `x` in the files; durations are seconds.
+
+    Args:
+        database: The SQLite database, relative to the working directory.
+        lease_seconds: How long a silent process keeps its executions.
+        cancel_grace_seconds: How long a cancelled call may clean up.
+        unload_after_seconds: A longer wait for a timer unloads the execution meanwhile.
+        store_patience_seconds: How long a failing disk is tried before the error is shown.
+        replay_each_step: Replay the body after every step, to prove that it can be (tests).
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    database: Path = Field(Path(".flux/flux.db"), description="The SQLite database, relative to the working directory.")
-    lease_seconds: float = Field(10.0, gt=0.1, description="How long a silent process keeps its executions.")
-    cancel_grace_seconds: float = Field(5.0, ge=0, description="How long a cancelled call may clean up.")
-    unload_after_seconds: float = Field(10.0, ge=0, description="A longer wait for a timer unloads the execution.")
-    store_patience_seconds: float = Field(30.0, ge=0, description="How long a failing disk is tried before giving up.")
-    replay_each_step: bool = Field(False, description="Replay the body after every step, to prove that it can be.")
+    database: Path = Path(".flux/flux.db")
+    lease_seconds: float = 10.0
+    cancel_grace_seconds: float = 5.0
+    unload_after_seconds: float = 10.0
+    store_patience_seconds: float = 30.0
+    replay_each_step: bool = False
 
 
 def load(directory: Path | None = None, **flags: Any) -> Settings:
@@ -38,32 +45,54 @@ def load(directory: Path | None = None, **flags: Any) -> Settings:
     """
     directory = directory or Path.cwd()
     values: dict[str, Any] = {**_pyproject(directory / "pyproject.toml"), **_toml(directory / "flux.toml")}
-    for name in Settings.model_fields:
-        text = os.environ.get(f"FLUX_{name.upper()}")
-        if text:
-            values[name] = text
+    known = {field.name: field.default for field in fields(Settings)}
+    values.update({name: text for name in known if (text := os.environ.get(f"FLUX_{name.upper()}"))})
     values.update({name: value for name, value in flags.items() if value is not None})
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise InvalidInputError(f"there is no setting {unknown[0]!r}: the settings are {', '.join(known)}")
+    read = {name: _read(name, value, type(known[name])) for name, value in values.items()}
+    settings = Settings(**read)
+    return replace(settings, database=directory / settings.database)
+
+
+def _read(name: str, value: Any, kind: type) -> Any:
     try:
-        settings = Settings(**values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
+        return _READERS[kind](value)
+    except (TypeError, ValueError):
         raise InvalidInputError(
-            f"the setting {name!r} does not fit: {first['msg']}; it is read from FLUX_{name.upper()}, flux.toml or "
-            "[tool.flux] of pyproject.toml"
+            f"the setting {name} is {value!r}, which is not {_WANTED[kind]}: it is read from FLUX_{name.upper()}, "
+            "flux.toml or [tool.flux] of pyproject.toml"
         ) from None
-    return settings.model_copy(update={"database": directory / settings.database})
+
+
+def _seconds(value: Any) -> float:
+    seconds = float(value)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError
+    return seconds
+
+
+def _switch(value: Any) -> bool:
+    switches = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+    try:
+        return switches[str(value).lower()]
+    except KeyError:
+        raise ValueError from None
+
+
+_READERS: dict[type, Callable[[Any], Any]] = {float: _seconds, bool: _switch, type(Path()): Path}
+_WANTED: dict[type, str] = {float: "a number of seconds from 0", bool: "true or false", type(Path()): "a path"}
 
 
 def _pyproject(path: Path) -> dict[str, Any]:
-    tool = _toml(path).get("tool", {})
-    flux = tool.get("flux", {})
+    flux = _toml(path).get("tool", {}).get("flux", {})
     return flux if isinstance(flux, dict) else {}
 
 
 def _toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text())
+        return tomllib.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

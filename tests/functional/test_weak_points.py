@@ -5,7 +5,6 @@ import dataclasses
 import math
 import sys
 import threading
-import traceback
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -17,6 +16,7 @@ from functional_kit import Kit, run_script, shape, times, types, whole
 
 from flux import ExecutionContext, ExecutionState, pause, task, workflow
 from flux.errors import ExecutionConflictError, ExecutionTimeoutError, NonDeterminismError
+from flux.serde.tracebacks import traceback_of
 from flux.tasks import parallel, sleep, uuid4
 
 
@@ -90,7 +90,7 @@ def test_equal_calls_in_concurrent_branches_keep_their_own_results(kit: Kit, cra
 
         return await asyncio.gather(branch("a"), branch("b"))
 
-    kit.run_for(crash_at, branches.run_async(execution_id="e")) if crash_at else None
+    kit.run_for(crash_at, branches.run_async(None, execution_id="e"))
     before = [(e.call_id, e.value) for e in kit.stored("e").events if e.type == "TASK_COMPLETED"]
     ctx = kit.run(branches, execution_id="e")
 
@@ -223,7 +223,7 @@ def test_a_sleep_ends_when_it_would_have_ended_without_the_crash(kit: Kit) -> No
         await sleep(9)
         return "done"
 
-    kit.run_for(4, sleeping.run_async(execution_id="e"))
+    kit.run_for(4, sleeping.run_async(None, execution_id="e"))
     kit.clock.seconds += 3
     ctx = kit.run(sleeping, execution_id="e")
 
@@ -237,7 +237,7 @@ def test_a_sleep_that_ended_while_nobody_was_there_ends_at_once(kit: Kit) -> Non
         await sleep(9)
         return "done"
 
-    kit.run_for(4, sleeping.run_async(execution_id="e"))
+    kit.run_for(4, sleeping.run_async(None, execution_id="e"))
     kit.clock.seconds += 100
     ctx = kit.run(sleeping, execution_id="e")
 
@@ -454,7 +454,7 @@ def test_the_traceback_of_a_failure_is_kept(both: Kit, where: str) -> None:
     ctx = both.run(calling)
     error = both.stored(ctx.execution_id).output
 
-    shown = "".join(traceback.format_exception(error))
+    shown = traceback_of(error)
     assert "_line_that_breaks" in shown
     assert "deep inside" in shown
     assert Path(__file__).name in shown
@@ -561,7 +561,7 @@ def test_a_body_that_is_not_deterministic_is_found_out(both: Kit) -> None:
 
     if both.app.settings.replay_each_step:
         with pytest.raises(NonDeterminismError, match=r"step\(n=1\).*step\(n=2\)"):
-            both.run(random_body, execution_id="e")
+            both.run(random_body)
         return
     paused = both.run(random_body)
     with pytest.raises(NonDeterminismError, match=r"step\(n=1\).*step\(n=2\)"):

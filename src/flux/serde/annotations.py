@@ -1,23 +1,22 @@
-"""Values against annotations; this module is for what comes from outside: inputs, resumes, signals."""
+"""Values against annotations; this module is for what comes from outside: inputs, resumes, signals.
+
+Pydantic loads itself when one of its names is first asked for, so its names are asked for where they are used.
+"""
 
 import inspect
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, TypeVar, get_origin
 
-from pydantic import ConfigDict, InstanceOf, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
-from pydantic_core import SchemaError
+import pydantic
 
 from flux.errors import InvalidInputError
 
-_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
 # Nothing is said, or pydantic would hand out an iterator in the value's place.
 _OPEN = (inspect.Parameter.empty, Any, Generator, Iterable, Iterator)
-_CANNOT = (PydanticUserError, SchemaError, NameError, TypeError, AttributeError)
-_adapters: dict[Any, TypeAdapter[Any]] = {}
+_adapters: "dict[Any, pydantic.TypeAdapter[Any]]" = {}
 
 
-def adapter(annotation: Any) -> TypeAdapter[Any]:
+def adapter(annotation: Any) -> "pydantic.TypeAdapter[Any]":
     """The pydantic adapter of an annotation, made once.
 
     An annotation that pydantic cannot handle is checked by `isinstance` if it is a class, and accepts everything
@@ -48,7 +47,7 @@ def validate(annotation: Any, value: object) -> Any:
     """
     try:
         return adapter(annotation).validate_python(value)
-    except ValidationError as error:
+    except pydantic.ValidationError as error:
         places = "; ".join(f"{_place(each['loc'])}: {each['msg']}" for each in error.errors(include_url=False))
     raise InvalidInputError(places)
 
@@ -57,19 +56,19 @@ def _place(steps: tuple[int | str, ...]) -> str:
     return "input" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
 
 
-def _made(annotation: Any) -> TypeAdapter[Any]:
+def _made(annotation: Any) -> "pydantic.TypeAdapter[Any]":
     if isinstance(annotation, TypeVar) or any(each in _OPEN for each in (annotation, get_origin(annotation))):
-        return _ANYTHING
-    attempts: tuple[tuple[Any, ConfigDict | None], ...] = (
-        (annotation, ConfigDict(arbitrary_types_allowed=True)),
+        return pydantic.TypeAdapter(Any)
+    attempts: tuple[tuple[Any, pydantic.ConfigDict | None], ...] = (
+        (annotation, pydantic.ConfigDict(arbitrary_types_allowed=True)),
         (annotation, None),  # A model and a dataclass have a configuration of their own.
-        (InstanceOf[annotation] if isinstance(annotation, type) else Any, None),  # type: ignore[misc]
+        (pydantic.InstanceOf[annotation] if isinstance(annotation, type) else Any, None),  # type: ignore[misc]
     )
     for wanted, config in attempts:
         try:
-            made = TypeAdapter(wanted, config=config)
-        except _CANNOT:
+            made = pydantic.TypeAdapter(wanted, config=config)
+        except Exception:  # noqa: BLE001, S112 - classes of users take part in this, and may raise anything.
             continue
         if made.pydantic_complete:  # Not so with a forward reference.
             return made
-    return _ANYTHING
+    return pydantic.TypeAdapter(Any)

@@ -6,7 +6,7 @@ from datetime import date, datetime, time
 from enum import Enum
 from typing import Any
 
-from pydantic import BaseModel
+import pydantic
 
 from flux.serde.codec import decode_for_display
 from flux.serde.failures import FORMER_TYPE
@@ -54,7 +54,7 @@ def _view(value: Any, depth: int) -> Any:
         case BaseException():
             former = str(value.__dict__.get(FORMER_TYPE) or type(value).__qualname__)
             return {"type": former.rpartition(":")[2], "message": _text(value)}
-        case BaseModel():
+        case pydantic.BaseModel():
             return _mapping(state_of_model(value), depth)
         case Mapping():
             return _mapping(value, depth)

@@ -20,7 +20,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel
+import pydantic
 
 from flux.serde.classes import NotLoadedError, reference
 
@@ -236,7 +236,7 @@ def _writer_of(kind: type) -> _Writer:
         return lambda tagger, value, depth: tagger.error(value, depth)
     if issubclass(kind, Enum):
         return _enum
-    if issubclass(kind, BaseModel):
+    if issubclass(kind, pydantic.BaseModel):
         return _model
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         return _named
@@ -251,7 +251,7 @@ def _object(names: tuple[str, ...]) -> _Writer:
     return lambda tagger, value, depth: {"~object": [class_of(value), tagger.parts(state_of(value, names), depth)]}
 
 
-def _model(tagger: Tagger, value: BaseModel, depth: int) -> Any:
+def _model(tagger: Tagger, value: "pydantic.BaseModel", depth: int) -> Any:
     extra, private = value.__pydantic_extra__, value.__pydantic_private__
     return {
         "~model": [
@@ -264,7 +264,7 @@ def _model(tagger: Tagger, value: BaseModel, depth: int) -> Any:
     }
 
 
-def state_of_model(value: BaseModel) -> dict[str, Any]:
+def state_of_model(value: "pydantic.BaseModel") -> dict[str, Any]:
     """The fields of a pydantic model."""
     fields, held = type(value).__pydantic_fields__, value.__dict__
     return {name: held[name] for name in fields if name in held}

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel
+import pydantic
 
 from flux.serde.classes import NotLoadedError, find, find_class
 from flux.serde.tagging import FACTORIES, TAG
@@ -91,7 +91,7 @@ def _object(untagger: Untagger, payload: Any) -> Any:
 def _model(untagger: Untagger, payload: Any) -> Any:
     recorded, fields, fields_set, extra, private = payload
     kind = find_class(recorded)
-    _require(issubclass(kind, BaseModel), recorded)
+    _require(issubclass(kind, pydantic.BaseModel), recorded)
     value = object.__new__(kind)
     object.__setattr__(value, "__dict__", untagger.values(fields))
     object.__setattr__(value, "__pydantic_fields_set__", set(fields_set))

@@ -1,0 +1,79 @@
+"""Running an execution on in this process; this module is for what `run` and `executions resume` share."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from flux import serde
+from flux.app import App
+from flux.cli import live, output
+from flux.cli.details import resume_commands
+from flux.cli.output import EXIT_OF_STATE, Exit, command, duration, error_text, message
+from flux.domain.execution import ExecutionState
+from flux.domain.execution_context import ExecutionContext
+from flux.ports import ExecutionRow
+
+Work = Callable[[], ExecutionContext[Any]]
+
+
+def drive(
+    app: App, execution_id: str, workflow: str, work: Work, *, again: str, as_json: bool, row: ExecutionRow | None
+) -> Exit:
+    """Do the work, show how it goes on stderr, and print what came of it.
+
+    Args:
+        work: Runs the execution until it is finished or paused.
+        again: The command that continues the execution if this is interrupted.
+        row: What was known of the execution before; None for a new one.
+    """
+    began = time.monotonic()
+    past = app.store.events(execution_id) if row is not None and not row.state.is_finished else []
+    try:
+        if row is not None and row.state.is_finished:
+            context = work()
+        else:
+            with live.watching(execution_id, f"{workflow} {execution_id}", past):
+                context = work()
+    except KeyboardInterrupt:
+        is_recorded = app.get(execution_id) is not None
+        message(f"interrupted: continue with  {again}" if is_recorded else "interrupted: nothing was recorded yet")
+        return Exit.INTERRUPTED
+    took = "" if row is not None and row.state.is_finished else f" in {duration((time.monotonic() - began) * 1e6)}"
+    return report(app, context, took=took, as_json=as_json)
+
+
+def report(app: App, context: ExecutionContext[Any], *, took: str, as_json: bool) -> Exit:
+    """Print an execution that came to rest: the output to stdout, what there is to say about it to stderr."""
+    failed = context.state is ExecutionState.FAILED
+    shown = serde.to_display(context.output)
+    title = f"{context.name} {context.execution_id}"
+    if failed and isinstance(context.output, BaseException):
+        message(serde.traceback_of(context.output).rstrip())
+    match context.state:
+        case ExecutionState.COMPLETED:
+            message(f"completed {title}{took}", style="good")
+        case ExecutionState.PAUSED:
+            message(f"paused {title}{took}", style="waiting")
+            _tell_pauses(app, context.execution_id)
+        case ExecutionState.FAILED:
+            message(f"failed {title}{took}: {error_text(shown, 500)}", style="bad")
+            message(f"look at it with  {command('executions', 'show', context.execution_id)}")
+        case _:
+            message(f"{context.state.value.lower()} {title}{took}", style="bad")
+    if as_json:
+        result = {
+            "execution_id": context.execution_id,
+            "workflow": context.name,
+            "state": context.state.value,
+            "output": None if failed else shown,
+            "error": shown if failed else None,
+        }
+        output.data_json(result)
+    elif not failed:
+        output.data_value(shown)
+    return EXIT_OF_STATE.get(context.state, Exit.FAILED)
+
+
+def _tell_pauses(app: App, execution_id: str) -> None:
+    for name, how in resume_commands(execution_id, app.store.pauses(execution_id)):
+        message(f'it waits for "{name}": answer with  {how}')

@@ -1,0 +1,156 @@
+"""The `flux` command: its options, its commands, and the one place where its errors are printed."""
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn, TextIO
+
+import typer
+
+from flux import __version__
+from flux.cli import output
+from flux.cli.executions import executions
+from flux.cli.output import CommandError, Exit, PipeClosed
+from flux.cli.run import run
+from flux.errors import ExecutionConflictError, FluxError, InvalidValueError, NotFoundError
+
+# Plain help: rich would take a fifth of a second to draw boxes around it.
+application = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+application.command()(run)
+application.add_typer(executions, name="executions")
+
+_is_verbose = False
+_NEGATIVE = re.compile(r"-\.?\d")
+_ANYWHERE = {"-v": False, "--verbose": False, "--database": True}  # Whether a value follows.
+
+
+def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's callback.
+    if value:
+        output.data(f"flux {__version__}")
+        raise typer.Exit
+
+
+@application.callback()
+def _options(
+    database: Annotated[
+        Path | None, typer.Option("--database", metavar="PATH", help="The SQLite database [default: .flux/flux.db].")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show tracebacks of Flux's own errors.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Durable workflows in plain Python.
+
+    \b
+    Example:
+      flux run hello.py World
+      flux executions list
+      flux executions show ID
+
+    --database and --verbose may stand anywhere. Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 paused,
+    130 interrupted.
+    """
+    del version
+    global _is_verbose  # noqa: PLW0603 - for the printer of errors, which runs when the options are gone.
+    _is_verbose = verbose
+    if database is not None:
+        os.environ["FLUX_DATABASE"] = str(database.absolute())
+        output.named_database[:] = [str(database)]
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command line and end the process with its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    code = execute(sys.argv[1:] if arguments is None else arguments)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = Exit.PIPE_CLOSED
+    if code is Exit.PIPE_CLOSED:
+        _silence(sys.stdout)
+    sys.exit(int(code))
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """Run a command line; returns the exit code, and prints what went wrong."""
+    try:
+        return int(typer.main.get_command(application).main(_arranged(arguments), "flux", standalone_mode=False) or 0)
+    except PipeClosed:
+        return Exit.PIPE_CLOSED
+    except CommandError as error:
+        if error.traceback:
+            output.message(error.traceback.rstrip())
+        output.error(str(error))
+        return error.code
+    except typer.TyperException as error:
+        return _usage(error)
+    except FluxError as error:
+        if _is_verbose:
+            import traceback
+
+            output.message(traceback.format_exc().rstrip())
+        output.error(str(error))
+        return _code_of(error)
+    except KeyboardInterrupt:
+        output.message("interrupted")
+        return Exit.INTERRUPTED
+
+
+def _usage(error: typer.TyperException) -> int:
+    text = error.format_message()
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        output.message(text)
+    else:
+        text = text[:1].lower() + text[1:].rstrip(".")
+        path = context.command_path if context is not None else "flux"
+        output.error(f"{text}: see  {path} --help")
+    return Exit.USAGE
+
+
+def _code_of(error: FluxError) -> Exit:
+    match error:
+        case NotFoundError():
+            return Exit.NOT_FOUND
+        case InvalidValueError() | ExecutionConflictError():
+            return Exit.USAGE
+        case _:
+            return Exit.FAILED
+
+
+def _arranged(arguments: Sequence[str]) -> list[str]:
+    """The arguments as typer wants them: options of `flux` itself first, negative numbers behind a `--`."""
+    given = list(arguments)
+    rest = given[given.index("--") :] if "--" in given else []
+    given = given[: len(given) - len(rest)]
+    first: list[str] = []
+    others: list[str] = []
+    while given:
+        argument = given.pop(0)
+        name = argument.partition("=")[0]
+        if name not in _ANYWHERE:
+            others.append(argument)
+            continue
+        first.append(argument)
+        if _ANYWHERE[name] and name == argument and given:
+            first.append(given.pop(0))
+    numbers = [argument for argument in others if _NEGATIVE.match(argument)]
+    if numbers and not rest:
+        rest = ["--", *numbers]
+        others = [argument for argument in others if argument not in numbers]
+    return [*first, *others, *rest]
+
+
+def _silence(stream: TextIO) -> None:
+    """Let nothing be written any more: Python flushes once more at its end, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,0 +1,94 @@
+"""Executions drawn for people; this module is for tables and the page of one execution."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from flux import serde
+from flux.cli import details, timeline
+from flux.cli.output import PipeClosed, is_terminal, safe
+from flux.domain.events import ExecutionEvent
+from flux.domain.events import ExecutionEventType as Type
+from flux.domain.execution import ExecutionState
+from flux.ports import ExecutionRow, Pause
+from flux.serde.codec import decode_for_display
+
+STATE_STYLES = {
+    "COMPLETED": "green",
+    "FAILED": "red",
+    "CANCELLED": "magenta",
+    "PAUSED": "yellow",
+    "BLOCKED": "red",
+    "RUNNING": "cyan",
+    "SCHEDULED": "cyan",
+}
+
+
+def print_execution(
+    row: ExecutionRow, events: Sequence[ExecutionEvent], pauses: Sequence[Pause], *, now_us: int, show_all: bool
+) -> None:
+    """Print the page of an execution to stdout."""
+    lines = [_labelled(label, text) for label, text in details.header(row, events, pauses, now_us=now_us)]
+    rows = timeline.calls(events, is_running=row.state is ExecutionState.RUNNING)
+    if rows:
+        drawn = timeline.render(
+            rows,
+            start_us=row.started_at or row.created_at,
+            end_us=row.finished_at or (now_us if row.state is ExecutionState.RUNNING else events[-1].time_us),
+            width=shutil.get_terminal_size().columns,
+            bars=is_terminal(sys.stdout),
+            show_all=show_all,
+        )
+        lines += [Text(), *drawn]
+    traceback = _traceback(events)
+    if traceback:
+        lines += [Text(), Text(traceback)]
+    print_lines(lines, sys.stdout)
+
+
+def print_table(head: Sequence[str], table: Sequence[Sequence[str]], *, stream: TextIO) -> None:
+    """Print rows under a head, each column as wide as what is in it."""
+    widths = [max(Text(cell).cell_len for cell in column) for column in zip(head, *table, strict=True)]
+    lines = [_row(head, widths, style="dim"), *(_row(row, widths) for row in table)]
+    print_lines(lines, stream)
+
+
+def print_lines(lines: Sequence[Text], stream: TextIO) -> None:
+    """Print lines as they are: the terminal wraps what is too long, so that it can be copied whole.
+
+    Raises:
+        PipeClosed: Nobody reads them.
+    """
+    console = Console(file=stream, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    try:
+        for line in lines:
+            console.print(line, soft_wrap=True)
+        stream.flush()
+    except (BrokenPipeError, SystemExit):  # Rich ends the process by SystemExit.
+        raise PipeClosed from None
+
+
+def _labelled(label: str, text: str) -> Text:
+    return Text.assemble((f"{label:<10} ", "dim"), (text, STATE_STYLES.get(text, "")))
+
+
+def _row(cells: Sequence[str], widths: Sequence[int], style: str = "") -> Text:
+    drawn = Text(style=style)
+    for cell, width in zip(cells, widths, strict=True):
+        text = Text(cell, style=STATE_STYLES.get(cell, ""))
+        text.pad_right(width - text.cell_len + 2)
+        drawn.append_text(text)
+    drawn.rstrip()
+    return drawn
+
+
+def _traceback(events: Sequence[ExecutionEvent]) -> str:
+    last = events[-1] if events else None
+    if last is None or last.type is not Type.WORKFLOW_FAILED or not last.data:
+        return ""
+    error = decode_for_display(last.data)
+    return safe(serde.traceback_of(error)).rstrip() if isinstance(error, BaseException) else ""
