@@ -78,9 +78,7 @@ class App:
         self.send_resume(execution_id, value, workflow=workflow.name)
         return self._block_on(self.engine.run(workflow, execution_id, inline=True))
 
-    async def resume_async(
-        self, workflow: WorkflowDefinition, execution_id: str, value: Any
-    ) -> ExecutionContext[Any]:
+    async def resume_async(self, workflow: WorkflowDefinition, execution_id: str, value: Any) -> ExecutionContext[Any]:
         """See `Workflow.resume_async`."""
         self.send_resume(execution_id, value, workflow=workflow.name)
         return await self.engine.run(workflow, execution_id)
@@ -139,9 +137,7 @@ class App:
             self.store.unblock(row.execution_id)  # Somebody asks for it: try again.
         return await self.engine.run(workflow, row.execution_id, inline=inline)
 
-    def _new(
-        self, workflow: WorkflowDefinition, value: Any, *, worker: str | None
-    ) -> tuple[NewExecution, bytes]:
+    def _new(self, workflow: WorkflowDefinition, value: Any, *, worker: str | None) -> tuple[NewExecution, bytes]:
         """A new execution, and its input, encoded; refused here if it does not fit, before anything is recorded."""
         data = encode_input(workflow, value)
         create = NewExecution(

@@ -87,7 +87,7 @@ class Task(Generic[P, R]):
         return calls.call(self.definition, args, kwargs, self._instance)
 
     def map(
-        self: "Task[Concatenate[X, ...], R]", items: Iterable[X], *, max_concurrent: int | None = None
+        self: "Task[Concatenate[X, Q], R]", items: Iterable[X], *, max_concurrent: int | None = None
     ) -> Coroutine[Any, Any, list[R]]:
         """Call the task for each item, concurrently; gives the results in the order of the items.
 
@@ -101,7 +101,8 @@ class Task(Generic[P, R]):
         Example:
             >>> sizes = await fetch.map(urls, max_concurrent=10)
         """
-        return concurrency.run_all([self(item) for item in items], max_concurrent=max_concurrent, raise_on_error=True)
+        coroutines = [calls.call(self.definition, (item,), {}, self._instance) for item in items]
+        return concurrency.run_all(coroutines, max_concurrent=max_concurrent, raise_on_error=True)
 
     def with_options(self, **options: Unpack[TaskOptions]) -> "Task[P, R]":
         """The same task with some options changed."""
@@ -185,10 +186,10 @@ def _define(func: Callable[..., Any], options: TaskOptions, *, is_method: bool =
     unknown = set(options) - set(TaskOptions.__annotations__)
     if unknown:
         raise InvalidValueError(
-            f"a task has no option {sorted(unknown)[0]!r}: it takes {', '.join(TaskOptions.__annotations__)}"
+            f"a task has no option {min(unknown)!r}: it takes {', '.join(TaskOptions.__annotations__)}"
         )
     return TaskDefinition(
-        name=options.get("name") or getattr(func, "__name__", type(func).__name__),
+        name=options.get("name") or str(getattr(func, "__name__", type(func).__name__)),
         func=func,
         parameters=Parameters(func, skip_first=is_method),
         is_async=inspect.iscoroutinefunction(func),
@@ -238,5 +239,3 @@ def _errors(
 def _function(handler: Callable[..., Any] | None) -> Callable[..., Any] | None:
     """A task given as a fallback or rollback is called as the function that it is."""
     return handler.func if isinstance(handler, Task) else handler
-
-

@@ -168,13 +168,13 @@ def _define(func: Callable[..., Any], options: WorkflowOptions) -> WorkflowDefin
     unknown = set(options) - set(WorkflowOptions.__annotations__)
     if unknown:
         raise InvalidValueError(
-            f"a workflow has no option {sorted(unknown)[0]!r}: it takes {', '.join(WorkflowOptions.__annotations__)}"
+            f"a workflow has no option {min(unknown)!r}: it takes {', '.join(WorkflowOptions.__annotations__)}"
         )
     if not inspect.signature(func).parameters:
         name = getattr(func, "__name__", "workflow")
         raise InvalidValueError(f"a workflow takes its execution context: write {name}(ctx: ExecutionContext)")
     return WorkflowDefinition(
-        name=options.get("name") or getattr(func, "__name__", type(func).__name__),
+        name=options.get("name") or str(getattr(func, "__name__", type(func).__name__)),
         func=func,
         is_async=inspect.iscoroutinefunction(func),
         version=options.get("version") or _digest(func),

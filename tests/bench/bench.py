@@ -15,7 +15,14 @@ from pathlib import Path
 
 from flux import ExecutionContext, task, workflow
 
-HELLO = "from flux import task, workflow\n@task\nasync def hi(x): return x\n@workflow\nasync def w(ctx): return await hi(1)\nw.run()"
+HELLO = """
+from flux import task, workflow
+@task
+async def hi(x): return x
+@workflow
+async def w(ctx): return await hi(1)
+w.run()
+"""
 
 
 @task

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import flux.app
 import pytest
-from functional_kit import Kit
+from functional.kit import Kit
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any
 
 import pytest
-from functional_kit import Error, Kit, failure, plain, shape, types, whole
+from functional.kit import Error, Kit, failure, plain, shape, types, whole
 
 from flux import ExecutionContext, ExecutionState, pause, task, workflow
 from flux.errors import ExecutionError, ExecutionTimeoutError, RetryError

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from functional_kit import Kit, run_script, shape, times, types, whole
+from functional.kit import Kit, run_script, shape, times, types, whole
 
 from flux import ExecutionContext, ExecutionState, pause, task, workflow
 from flux.errors import ExecutionConflictError, ExecutionTimeoutError, NonDeterminismError

@@ -22,6 +22,26 @@ Body = Callable[[ExecutionContext[Any]], Coroutine[Any, Any, Any]]
 
 TABLE: dict[str, Workflow[Any, Any]] = {}
 PAUSING: set[str] = set()
+FAILING = {"failing_body", "raising_body"}
+
+# What comes next depends on something that a crash loses even in a world that remembers:
+WORLD_DECIDES = {
+    "timeout_of_a_task_that_tidies_up",  # the clean-up of a cancelled attempt is not made again,
+    "timeout_of_a_task_of_its_own",  # the timeout of an interrupted attempt begins anew.
+}
+CHANCE = {"tenacity_with_random_waits"}  # A wait that is not over yet is drawn again: times differ, the order does not.
+# What these return does not depend on when things end.
+ORDER_INSENSITIVE = {
+    "deep_awaits",
+    "failing_body",
+    "gather_nested",
+    "gather_returning_exceptions",
+    "nothing_awaited",
+    "pause_between_calls",
+    "raising_body",
+    "tenacity_retries",
+    "tenacity_with_random_waits",
+}
 
 
 def body(func: Body) -> Body:
@@ -240,6 +260,15 @@ async def wait_with_timeout(ctx: ExecutionContext[Any]) -> Any:
     first = [t.result() for t in done]
     done, pending = await asyncio.wait(pending)
     return first, [t.result() for t in done]
+
+
+@body
+async def wait_with_one_given_up(ctx: ExecutionContext[Any]) -> Any:
+    quick, slow = asyncio.ensure_future(work("quick", 1)), asyncio.ensure_future(work("slow", 50))
+    await asyncio.wait({quick, slow}, return_when=asyncio.FIRST_COMPLETED)
+    slow.cancel()
+    await asyncio.wait({slow})
+    return quick.result(), slow.cancelled(), await work("after")
 
 
 # -- as_completed

@@ -6,15 +6,14 @@ is a fresh database that holds exactly the first k events; `cuts` says after whi
 
 import asyncio
 import contextvars
-import gc
 import itertools
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flux import serde
 from flux.app import App
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
@@ -26,7 +25,7 @@ from flux.engine.journal import InlineCommitter
 from flux.engine.lease import Lease
 from flux.engine.runner import Parts
 from flux.engine.threads import Threads
-from flux.ports import Append, AppendResult, NewExecution, Pause, Store
+from flux.ports import Append, AppendResult, Pause, Store
 from flux.settings import Settings
 from flux.store.sqlite import SqliteStore
 from flux.workflow import Workflow
@@ -56,6 +55,34 @@ class _InlineThreads(Threads):
         if on_start is not None:
             on_start()
         return contextvars.copy_context().run(function)
+
+
+class SnapshottingStore:
+    """A store that keeps a copy of its files after every commit, as a power cut would leave them."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self._store, self._folder = store, folder
+        self.snapshots: list[Path] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def append(self, appends: Sequence[Append]) -> list[AppendResult]:
+        results = self._store.append(appends)
+        self._snapshot()
+        return results
+
+    def resume(self, execution_id: str, **message: Any) -> Pause | None:
+        pause = self._store.resume(execution_id, **message)
+        self._snapshot()
+        return pause
+
+    def _snapshot(self) -> None:
+        copy = self._folder / f"snapshot-{len(self.snapshots) + 1}"
+        copy.mkdir()
+        for name in ("flux.db", "flux.db-wal"):
+            shutil.copyfile(self._folder / name, copy / name)
+        self.snapshots.append(copy)
 
 
 class Process:
@@ -173,6 +200,25 @@ class Simulation:
                 plant(process, self.workflow, events)
             return self._finish(process)
 
+    def run_with_snapshots(self) -> tuple[Run, list[Path]]:
+        """The run without a crash, and what is on the disk after each of its commits."""
+        stores: list[SnapshottingStore] = []
+
+        def wrap(store: Store) -> Any:
+            stores.append(SnapshottingStore(store, store._path.parent))  # type: ignore[attr-defined]
+            return stores[0]
+
+        run = self.run(wrap=wrap)
+        return run, stores[0].snapshots
+
+    def run_from_snapshot(self, folder: Path) -> tuple[list[ExecutionEvent], Run]:
+        """Continue what a killed process left on the disk; also gives the history that it left."""
+        with closing(SqliteStore(folder / "flux.db")) as store:
+            events = store.events(EXECUTION)
+        process = Process(folder, seed=self.seed, past=events, starts_at=events[-1].time_us, **self.options)
+        with closing(process):
+            return events, self._finish(process)
+
     @contextmanager
     def _process(self, **options: Any) -> Iterator[Process]:
         folder = self.folder / f"process-{next(_numbers)}"
@@ -237,8 +283,9 @@ def shape_of(event: ExecutionEvent) -> Event:
 def plain(value: Any) -> Any:
     """A value in which errors are replaced by what makes them equal."""
     if isinstance(value, BaseException):
-        names = sorted(c.__name__ for c in type(value).__mro__)
-        return ("error", names, plain(value.args), plain(getattr(value, "inner_exception", None)))
+        inner = getattr(value, "inner_exception", None)
+        names = [c.__name__ for c in type(value).__mro__ if c is not object]
+        return ["error", names, plain(value.args), str(value), type(inner).__name__, str(inner)]
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -246,14 +293,11 @@ def plain(value: Any) -> Any:
     return value
 
 
-def litter() -> None:
-    """Move what is allocated next to other addresses, so that an order by address shows."""
-    gc.collect()
+def litter(amount: int) -> list[Any]:
+    """Take up memory, so that what is made next lies elsewhere, and an order by address shows."""
+    return [bytearray(n * 7 % 600) for n in range(amount)]
 
 
 def _open_pauses(events: Sequence[ExecutionEvent]) -> list[Pause]:
     closed = finished_calls(events)
     return [Pause(e.call_id, e.value) for e in events if e.type is Type.TASK_PAUSED and e.call_id not in closed]
-
-
-__all__ = ["EXECUTION", "NewExecution", "Process", "Run", "Simulation", "cuts", "finished_calls", "plain", "serde"]

@@ -27,9 +27,10 @@ def drive(
         row: What was known of the execution before; None for a new one.
     """
     began = time.monotonic()
-    past = app.store.events(execution_id) if row is not None and not row.state.is_finished else []
+    rests = row is not None and (row.state.is_finished or row.state is ExecutionState.PAUSED)
+    past = app.store.events(execution_id) if row is not None and not rests else []
     try:
-        if row is not None and row.state.is_finished:
+        if rests:
             context = work()
         else:
             with live.watching(execution_id, f"{workflow} {execution_id}", past):
@@ -38,7 +39,7 @@ def drive(
         is_recorded = app.get(execution_id) is not None
         message(f"interrupted: continue with  {again}" if is_recorded else "interrupted: nothing was recorded yet")
         return Exit.INTERRUPTED
-    took = "" if row is not None and row.state.is_finished else f" in {duration((time.monotonic() - began) * 1e6)}"
+    took = "" if rests else f" in {duration((time.monotonic() - began) * 1e6)}"
     return report(app, context, took=took, as_json=as_json)
 
 

@@ -89,7 +89,7 @@ def resume(
     execution_id: IdArgument,
     value: Annotated[
         str | None,
-        typer.Argument(metavar="[VALUE]", help="What the pause gives; read like INPUT of run.", show_default=False),
+        typer.Argument(metavar="VALUE", help="What the pause gives; read like INPUT of run.", show_default=False),
     ] = None,
     name: Annotated[
         str | None, typer.Option("--name", metavar="PAUSE", help="Which pause; the oldest otherwise.")
@@ -117,6 +117,7 @@ def resume(
     if value is not None and (note := inputs.note_on(value, answer)):
         message(note)
     app.send_resume(row.execution_id, answer, workflow=workflow.name, name=name)
+    row = app.row(row.execution_id)
     again = command("run", file or f"{details.source_of(row)}:{row.workflow}", "--id", row.execution_id)
 
     def work() -> ExecutionContext[Any]:

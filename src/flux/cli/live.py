@@ -17,7 +17,7 @@ from flux.serde.codec import decode_for_display
 
 LINES_EACH = 50  # Calls that get a line of their own; beyond them there is a summary every …
 SUMMARY_EVERY = 100
-RUNNING_SHOWN = 8
+RUNNING_SHOWN = 8  # Those that run longest: the newest of many would only flicker.
 NAMES_SHOWN = 10
 
 _STATE_AFTER = {
@@ -48,6 +48,7 @@ class Tally:
 
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     open: dict[str, OpenCall] = field(default_factory=dict)
+    parents: set[str] = field(default_factory=set)  # Calls that others were made in: those tell more.
     ended: Counter[str] = field(default_factory=Counter)
 
     def take(self, event: ExecutionEvent) -> OpenCall | None:
@@ -59,6 +60,8 @@ class Tally:
         call = self.open.get(event.call_id)
         if call is None:
             call = self.open[event.call_id] = OpenCall(one_line(event.name, 40), state, event.time_us)
+            if parent := _decoded(event.detail_data).get("parent"):
+                self.parents.add(parent)
         else:
             counts[call.state] -= 1
         call.state = state
@@ -154,7 +157,8 @@ class LiveView:
 
         with self._lock:
             counts = [(name, +counter) for name, counter in self._tally.counts.items()]
-            running = [(i, c.name, c.state, c.started_us) for i, c in self._tally.open.items()][-RUNNING_SHOWN:]
+            longest = [(i, c) for i, c in self._tally.open.items() if i not in self._tally.parents][:RUNNING_SHOWN]
+            running = [(i, c.name, c.state, c.started_us) for i, c in longest]
         text = Text(no_wrap=True, overflow="ellipsis")
         elapsed = duration((time.monotonic() - self._began) * 1_000_000)
         text.append(f"{_SPINNER[int(time.monotonic() * 10) % len(_SPINNER)]} ", style="cyan")

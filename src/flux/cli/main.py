@@ -112,7 +112,7 @@ def _usage(error: typer.TyperException) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         output.message(text)
     else:
-        text = text[:1].lower() + text[1:].rstrip(".")
+        text = text[:1].lower() + text[1:].rstrip(".?").replace(". Did you", "; did you")
         path = context.command_path if context is not None else "flux"
         output.error(f"{text}: see  {path} --help")
     return Exit.USAGE

@@ -20,7 +20,7 @@ def run(
     ],
     input_: Annotated[
         str | None,
-        typer.Argument(metavar="[INPUT]", help="null, true, false, a number, JSON, or else text.", show_default=False),
+        typer.Argument(metavar="INPUT", help="null, true, false, a number, JSON, or else text.", show_default=False),
     ] = None,
     execution_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="Start or continue the execution of this id.")

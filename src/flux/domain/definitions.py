@@ -55,7 +55,7 @@ class Parameters:
         """Call a function with these arguments, by position where possible: a fallback may name them otherwise."""
         if self._simple and len(named) == len(self._names):
             return func(*named.values())
-        bound = inspect.BoundArguments(self._signature, dict(named))  # type: ignore[arg-type]
+        bound = inspect.BoundArguments(self._signature, dict(named))
         return func(*bound.args, **bound.kwargs)
 
 

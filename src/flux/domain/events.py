@@ -61,7 +61,7 @@ class ExecutionEvent:
 
     __slots__ = ("_value", "call_id", "data", "detail_data", "execution_id", "name", "seq", "time_us", "type")
 
-    def __init__(  # noqa: PLR0917 - made a hundred thousand times a second, by position.
+    def __init__(
         self,
         execution_id: str,
         seq: int,

@@ -54,9 +54,7 @@ def apply(state: ExecutionState, transition: Transition) -> ExecutionState:
         case Transition.PAUSE:
             return _move(transition, state, {running: ExecutionState.PAUSED})
         case Transition.MESSAGE:
-            return _move(
-                transition, state, {scheduled: scheduled, running: running, ExecutionState.PAUSED: scheduled}
-            )
+            return _move(transition, state, {scheduled: scheduled, running: running, ExecutionState.PAUSED: scheduled})
         case Transition.COMPLETE:
             return _move(transition, state, {running: ExecutionState.COMPLETED})
         case Transition.FAIL:
@@ -67,13 +65,10 @@ def apply(state: ExecutionState, transition: Transition) -> ExecutionState:
             assert_never(transition)
 
 
-def _move(
-    transition: Transition, state: ExecutionState, moves: dict[ExecutionState, ExecutionState]
-) -> ExecutionState:
+def _move(transition: Transition, state: ExecutionState, moves: dict[ExecutionState, ExecutionState]) -> ExecutionState:
     try:
         return moves[state]
     except KeyError:
         raise ExecutionConflictError(
-            f"an execution that is {state} cannot {transition}: that is only possible when it is "
-            f"{' or '.join(moves)}"
+            f"an execution that is {state} cannot {transition}: that is only possible when it is {' or '.join(moves)}"
         ) from None

@@ -30,9 +30,7 @@ class RetryPolicy:
     def allows(self, attempt: int, error: BaseException) -> bool:
         """Whether another attempt follows retry `attempt` (0: the original one), which failed with `error`."""
         return (
-            attempt < self.max_attempts
-            and isinstance(error, self.retry_on)
-            and not isinstance(error, self.no_retry_on)
+            attempt < self.max_attempts and isinstance(error, self.retry_on) and not isinstance(error, self.no_retry_on)
         )
 
     def delay_before(self, attempt: int) -> float:

@@ -135,7 +135,7 @@ class Attempts:
             return attempt + 1
         return attempt
 
-    async def _next_attempt(self, attempt: int, error: Exception) -> int:
+    async def _next_attempt(self, attempt: int, error: BaseException) -> int:
         delay = self._task.retry.delay_before(attempt + 1)
         due_at = self._clock.now() + round(delay * MICROSECONDS)
         self._record_failed_attempt(attempt, error, due_at)
@@ -241,8 +241,9 @@ class Attempts:
         try:
             if not timeout:
                 return await self._call(function, None)
+            scope = asyncio.timeout(None)
             try:
-                async with asyncio.timeout(None) as scope:
+                async with scope:
                     return await self._call(function, functools.partial(_expire_in, timeout, scope))
             except TimeoutError as error:
                 if not scope.expired():

@@ -77,7 +77,7 @@ class Body:
         started_us: int,
         decisions: Decisions,
     ) -> None:
-        self.loop = BodyLoop(context.execution_id, self)
+        self.loop = BodyLoop(context.execution_id, self)  # type: ignore[abstract]  # The rest is set below its class.
         self.loop.body = self
         self.outcome: Returned | Raised | None = None
         self.divergence: NonDeterminismError | None = None

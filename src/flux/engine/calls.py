@@ -93,9 +93,7 @@ def require_body(what: str) -> "Body":
     raise BodyError(f"{what} was called in {where}: it belongs in the body of a workflow, so call it there")
 
 
-async def call(
-    task: TaskDefinition, args: tuple[Any, ...], kwargs: dict[str, Any], instance: Any = None
-) -> Any:
+async def call(task: TaskDefinition, args: tuple[Any, ...], kwargs: dict[str, Any], instance: Any = None) -> Any:
     """Call a task from wherever this runs.  Its call id is taken here, when the coroutine first runs.
 
     Raises:

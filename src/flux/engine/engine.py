@@ -87,7 +87,7 @@ class Engine:
         return ExecutionContext(row.execution_id, row.workflow, events, row.state)
 
     def abandon_all(self) -> None:
-        """This process was taken for dead: its runners stop, each on its own loop (safe from any thread)."""
+        """The process was taken for dead: its runners stop, each on its own loop (safe from any thread)."""
         with self._lock:
             runners = list(self._runners)
         for runner in runners:

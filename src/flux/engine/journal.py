@@ -93,7 +93,8 @@ class Log:
         self._opened: list[Pause] = []
         self._closed: list[str] = []
         self._consumed: list[int] = []
-        self._state, self._wake_at = ExecutionState.RUNNING, None
+        self._state = ExecutionState.RUNNING
+        self._wake_at: int | None = None
         self._blocked: tuple[str, str] | None = None
         self.is_dirty = False
         self.is_closed = False

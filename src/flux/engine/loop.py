@@ -7,6 +7,7 @@ time of the last delivered event, so that timers, too, replay exactly.
 
 import asyncio
 import collections
+import contextlib
 import contextvars
 import hashlib
 import logging
@@ -100,7 +101,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
     def get_debug(self) -> bool:
         return False
 
-    def set_debug(self, enabled: bool) -> None:
+    def set_debug(self, enabled: bool) -> None:  # noqa: FBT001 - as asyncio has it.
         """Debug mode measures real time; a body has none."""
 
     def is_running(self) -> bool:
@@ -109,16 +110,20 @@ class BodyLoop(asyncio.AbstractEventLoop):
     def is_closed(self) -> bool:
         return False
 
-    def call_soon(self, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None) -> Any:
+    def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:  # type: ignore[override]
         handle = asyncio.Handle(callback, args, self, context)
         if not self._unloading:
             self._ready.append(handle)
         return handle
 
-    def call_later(self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
+    def call_later(  # type: ignore[override]
+        self, delay: float, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> Any:
         return self.call_at(self._now + delay, callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
+    ) -> Any:
         if self._unloading:
             self.refuse_while_unloading()
         timer = BodyTimer(when, callback, args, self, context)
@@ -243,8 +248,8 @@ class BodyLoop(asyncio.AbstractEventLoop):
         try:
             while ready:
                 handle = ready.popleft()
-                if not handle._cancelled:  # type: ignore[attr-defined]
-                    handle._run()  # type: ignore[attr-defined]
+                if not handle._cancelled:
+                    handle._run()
                 self._spins += 1
                 if self._spins > BUSY_WAIT_HANDLES:
                     raise BodyError(self._describe_busy_wait())
@@ -313,10 +318,8 @@ def _close(coroutine: Any, context: contextvars.Context) -> bool:
 def _close_generator(generator: Any) -> None:
     if generator.ag_frame is None:
         return
-    try:
+    with contextlib.suppress(BaseException):  # As above.
         generator.aclose().send(None)
-    except BaseException:  # noqa: BLE001, S110 - as above.
-        pass
 
 
 def _eager_task(loop: BodyLoop, coro: Any, **options: Any) -> BodyTask:

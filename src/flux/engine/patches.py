@@ -36,7 +36,7 @@ def _gathering_hash(self: Any) -> int:
 
 def install() -> None:
     """Put the patches in place; harmless when repeated."""
-    asyncio.as_completed = asyncio.tasks.as_completed = _ordered_as_completed  # type: ignore[assignment]
+    asyncio.as_completed = asyncio.tasks.as_completed = _ordered_as_completed
     _Gathering.__hash__ = _gathering_hash
 
 

@@ -65,7 +65,7 @@ class Runner:
         input_data: Encoded input of a new execution.
     """
 
-    def __init__(  # noqa: PLR0913 - the one place where all parts of a run meet.
+    def __init__(
         self,
         parts: Parts,
         journal: Journal,
@@ -85,7 +85,13 @@ class Runner:
         self._host = asyncio.get_running_loop()
         last_time = events[-1].time_us if events else 0
         self._log = Log(
-            journal, self, execution_id=execution_id, fence=fence, last_seq=len(events), last_time=last_time, create=create
+            journal,
+            self,
+            execution_id=execution_id,
+            fence=fence,
+            last_seq=len(events),
+            last_time=last_time,
+            create=create,
         )
         self.done: asyncio.Future[RunOutcome] = self._host.create_future()
         self._body: Body | None = None
@@ -553,5 +559,3 @@ def _encode_outcome(outcome: Returned | Raised) -> tuple[ExecutionState, Type, b
                 return ExecutionState.FAILED, Type.WORKFLOW_FAILED, serde.encode(error)
         case Raised(error):
             return ExecutionState.FAILED, Type.WORKFLOW_FAILED, serde.encode(error)
-
-

@@ -58,8 +58,8 @@ def _view(value: Any, depth: int) -> Any:
             return _mapping(state_of_model(value), depth)
         case Mapping():
             return _mapping(value, depth)
-        case tuple() if hasattr(value, "_fields"):
-            return _mapping(dict(zip(value._fields, value, strict=False)), depth)
+        case tuple() if (names := getattr(value, "_fields", None)) is not None:
+            return _mapping(dict(zip(names, value, strict=False)), depth)
         case list() | tuple() | set() | frozenset():
             return [_view(item, depth - 1) for item in value]
         case _ if hasattr(type(value), "__dataclass_fields__") or hasattr(type(value), "__attrs_attrs__"):

@@ -180,7 +180,7 @@ class _Graph(Tagger):
             tree = self.tag(value)
             if len(dump(tree).encode()) <= self._limits.text:
                 return tree
-        except Exception:  # noqa: BLE001 - Refused, or anything that the attributes of a user's object do.
+        except Exception:  # noqa: BLE001, S110 - Refused, or anything that the attributes of a user's object do.
             pass
         if type(value) is bytes:
             return self.tag(value[: self._limits.text // 2])

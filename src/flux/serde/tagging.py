@@ -240,10 +240,10 @@ def _writer_of(kind: type) -> _Writer:
         return _model
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
         return _named
-    if plain and hasattr(kind, "__dataclass_fields__"):
-        return _object(tuple(kind.__dataclass_fields__))
-    if plain and hasattr(kind, "__attrs_attrs__"):
-        return _object(tuple(attribute.name for attribute in kind.__attrs_attrs__))
+    if plain and (fields := getattr(kind, "__dataclass_fields__", None)) is not None:
+        return _object(tuple(fields))
+    if plain and (attributes := getattr(kind, "__attrs_attrs__", None)) is not None:
+        return _object(tuple(attribute.name for attribute in attributes))
     return lambda tagger, value, depth: tagger.other(value, depth)
 
 

@@ -73,7 +73,7 @@ class LenientUntagger(Untagger):
             return self.untag(payload[1]) if isinstance(payload, list) else payload
 
 
-def _require(fits: bool, recorded: Any) -> None:
+def _require(fits: bool, recorded: Any) -> None:  # noqa: FBT001 - it is the condition, not a flag.
     # What a name stands for has changed since: the class has become something else.
     if not fits:
         raise NotLoadedError(str(recorded))
@@ -164,7 +164,7 @@ READERS: dict[str, Callable[[Untagger, Any], Any]] = {
     "~zone": _zone,
     "~Decimal": lambda _, payload: Decimal(payload),
     "~UUID": lambda _, payload: UUID(hex=payload),
-    "~path": lambda untagger, payload: _PATHS[payload[0]](payload[1]),
+    "~path": lambda _, payload: _PATHS[payload[0]](payload[1]),
     "~object": _object,
     "~model": _model,
     "~named": _named,
