@@ -1,6 +1,7 @@
 # Every target makes .venv by itself, from nothing but Python 3.11 or newer.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+# The first of these that runs, is new enough and can make environments. To choose: make PYTHON=/path/to/python
+PYTHON ?= python3.13 python3.12 python3.11 python3 python
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -21,7 +22,7 @@ check: $(STAMP)  ## Lint, format, types, import contracts and style
 	@$(BIN)/ruff format --check -q .
 	@$(BIN)/mypy
 	@$(BIN)/pyright
-	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/lint-imports --no-cache --no-logo
 	@$(BIN)/python -m pytest -q tests/test_tidy.py
 
 format: $(STAMP)  ## Format the code
@@ -33,9 +34,15 @@ bench: $(STAMP)  ## Measure the engine beside plain commits of the same disk
 
 clean:  ## Remove what the other targets made
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
+	@find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Flux needs Python 3.11 or newer, and this is %s: say which one to use with make PYTHON=/path/to/python3.11" % sys.version.split()[0])'
-	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv; \
+	for python in $(PYTHON); do \
+	    "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+	    echo "Making .venv with $$("$$python" --version)"; exec "$$python" -m venv .venv; \
+	done; \
+	echo "Flux needs Python 3.11 or newer with its venv module, and none of these is it: $(PYTHON)." >&2; \
+	echo "Install one, or name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $(STAMP)

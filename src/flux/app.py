@@ -24,7 +24,7 @@ from flux.engine.engine import Engine
 from flux.engine.journal import ThreadCommitter
 from flux.engine.launcher import MISSING
 from flux.engine.lease import Lease
-from flux.engine.runner import Parts
+from flux.engine.parts import Parts
 from flux.engine.threads import Threads
 from flux.errors import ExecutionConflictError, ExecutionContextNotFoundError, InvalidInputError
 from flux.ids import check_id, new_id
@@ -105,7 +105,7 @@ class App:
             execution_id = execution_id or new_id()
             create, data = self._new(workflow, value, worker=None)
             scheduled = ExecutionEvent(
-                execution_id, 1, ExecutionEventType.WORKFLOW_SCHEDULED, "", workflow.name, data, None, create.created_at
+                execution_id, 1, ExecutionEventType.WORKFLOW_SCHEDULED, "", workflow.name, data, None, time_us=create.created_at
             )
             self.store.append(
                 [Append(execution_id=execution_id, fence=0, expected_seq=0, events=[scheduled], create=create)]

@@ -245,7 +245,9 @@ def test_what_cannot_be_done_is_said_in_one_line(project, case):
         assert text in result.stderr
     assert "src/flux" not in result.stderr
     if code != 1 or "database" in case:
-        assert [line for line in result.stderr.splitlines() if line.startswith("error: ")] == result.stderr.splitlines()[-1:]
+        assert [
+            line for line in result.stderr.splitlines() if line.startswith("error: ")
+        ] == result.stderr.splitlines()[-1:]
 
 
 def test_what_was_refused_changed_nothing(project):
@@ -305,7 +307,9 @@ def test_ctrl_c_exits_with_130_and_the_command_that_it_prints_continues(tmp_path
     wait_for(lambda: "3" in steps(tmp_path))
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
-    command = next(line for line in err.splitlines() if line.startswith("interrupted: ")).partition("continue with  ")[2]
+    command = next(line for line in err.splitlines() if line.startswith("interrupted: ")).partition("continue with  ")[
+        2
+    ]
     (tmp_path / "go").touch()
     result = run(tmp_path, *shlex.split(command)[1:])
 

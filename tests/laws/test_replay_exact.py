@@ -81,7 +81,7 @@ def test_control_a_body_sees_the_order_that_is_recorded(live: Live) -> None:
     first, second = (events[i] for i in completed)
     for i, event, seat in ((completed[0], second, first), (completed[1], first, second)):
         events[i] = ExecutionEvent(
-            event.execution_id, seat.seq, event.type, event.call_id, event.name, event.data, None, seat.time_us
+            event.execution_id, seat.seq, event.type, event.call_id, event.name, event.data, None, time_us=seat.time_us
         )
 
     again = simulation.run_from(events)

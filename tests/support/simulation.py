@@ -23,7 +23,7 @@ from flux.domain.history import DECIDED_BY_BODY
 from flux.engine.engine import Engine
 from flux.engine.journal import InlineCommitter
 from flux.engine.lease import Lease
-from flux.engine.runner import Parts
+from flux.engine.parts import Parts
 from flux.engine.threads import Threads
 from flux.ports import Append, AppendResult, Pause, Store
 from flux.settings import Settings

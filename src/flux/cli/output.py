@@ -64,10 +64,11 @@ def safe(text: str) -> str:
 
 def one_line(text: str, limit: int = 0) -> str:
     """The text on one line, cut to `limit` characters if that is given."""
-    line = safe(" ".join(text.split()))
+    line = safe(_LINE_END.sub(" ", text.strip()))
     return f"{line[: limit - 1]}…" if limit and len(line) > limit else line
 
 
+_LINE_END = re.compile(r"\s*[\n\t]\s*")
 _OBEYED = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})  # Controls, bidirectional overrides, half characters.
 
 
@@ -172,7 +173,7 @@ def duration(microseconds: float) -> str:
         ('0.4 ms', '31 ms', '1.2 s', '2 min 03 s')
     """
     milliseconds = max(0.0, microseconds) / 1000
-    if milliseconds < 10:
+    if milliseconds < 9.95:
         return f"{milliseconds:.1f} ms" if milliseconds >= 0.05 else "0 ms"
     if milliseconds < 999.5:
         return f"{milliseconds:.0f} ms"

@@ -196,7 +196,10 @@ class _Table:
             self._bar = 0
 
     def header(self) -> Text:
-        return Text(self._columns("call", "id", "start", "took", "state", " " * self._bar).rstrip(), style="dim")
+        return Text(
+            self._columns(f"{'call':<{self._name}}", "id", "start", "took", "state", " " * self._bar).rstrip(),
+            style="dim",
+        )
 
     def call(self, line: _Line) -> list[Text]:
         row = line.row
@@ -227,7 +230,7 @@ class _Table:
     def _columns(self, name: str, call_id: str, start: str, took: str, state: str, bar: str) -> str:
         gap = f"{bar}  " if bar else ""
         numbers = f"{call_id:>{self._id}}  {start:>{self._at}}  {took:>{self._took}}"
-        return f"{name:<{self._name}}  {numbers}  {gap}{state}"
+        return f"{name}  {numbers}  {gap}{state}"
 
     def _bar_of(self, row: CallRow, style: str) -> list[tuple[str, str]]:
         """Where in the execution's time the call was."""

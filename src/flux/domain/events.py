@@ -70,6 +70,7 @@ class ExecutionEvent:
         name: str,
         data: bytes | None,
         detail_data: bytes | None,
+        *,
         time_us: int,
     ) -> None:
         self.execution_id = execution_id

@@ -13,7 +13,8 @@ from flux.domain.execution_context import ExecutionContext
 from flux.engine import patches
 from flux.engine.journal import Committer, Journal
 from flux.engine.outcomes import Asleep, Blocked, RunOutcome, Settled, Superseded
-from flux.engine.runner import Parts, Runner
+from flux.engine.parts import Parts
+from flux.engine.runner import Runner
 from flux.errors import ExecutionConflictError, ExecutionContextNotFoundError, InvalidInputError
 from flux.ports import ExecutionRow, NewExecution
 

@@ -110,7 +110,7 @@ class Log:
         """Give a fact its place in the history.  It is in memory until the next commit."""
         self._seq += 1
         self._time = max(self._time, self._journal.clock.now())
-        event = ExecutionEvent(self._execution_id, self._seq, type_, call_id, name, data, detail, self._time)
+        event = ExecutionEvent(self._execution_id, self._seq, type_, call_id, name, data, detail, time_us=self._time)
         self._events.append(event)
         if data is not None:
             self._ahead_bytes += len(data)

@@ -1,57 +1,35 @@
 """One execution under way on a host loop: it carries out what the body decides, and delivers what comes of it.
 
 The walk of a call: the body makes it (`call_made`), its start is recorded, the commit that holds every earlier event
-lets it act (`_launch`), its attempts run, their outcome is recorded (`_ended`) and delivered to the body in the same
-step, which makes the next call.
+lets it act (`_launch`), its attempts run, their outcome is recorded (`call_ended`) and delivered to the body in the
+same step, which makes the next call.
 """
 
 import asyncio
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from flux import serde
-from flux.clock import Clock
-from flux.domain.definitions import WorkflowDefinition
+from flux.domain.definitions import TaskDefinition, WorkflowDefinition
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
 from flux.domain.history import DECIDED_BY_BODY, History
-from flux.engine.attempts import Attempts, Failed, Succeeded
+from flux.engine.attempts import Failed, Succeeded
 from flux.engine.body import Body, Raised, Returned
-from flux.engine.calls import CURRENT_ATTEMPT, Call, PauseRequest
+from flux.engine.calls import Call, PauseRequest
 from flux.engine.journal import Journal, Log
-from flux.engine.lease import Lease
 from flux.engine.loop import BodyTimer
 from flux.engine.outcomes import Asleep, Blocked, RunOutcome, Settled, Superseded
-from flux.engine.threads import Threads
+from flux.engine.parts import Parts
+from flux.engine.performer import Performer, resolve
 from flux.errors import BodyError, FluxError, StoreError, UnserializableValue
-from flux.ports import AppendResult, Message, NewExecution, Pause, Store
+from flux.ports import AppendResult, Message, NewExecution, Pause
 
 MICROSECONDS = 1_000_000
 NEWS_SECONDS = 0.05
-LEASE_POLL_SECONDS = 0.05
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parts:
-    """What every runner of a process shares.
-
-    Args:
-        cancel_grace_seconds: How long a cancelled call may clean up before the body goes on without it.
-        unload_after_seconds: An execution that waits longer than this for a timer is unloaded meanwhile.
-        replay_each_step: Drop the body after every step and replay it, to prove that replay is exact (tests).
-    """
-
-    store: Store
-    clock: Clock
-    lease: Lease
-    threads: Threads
-    cancel_grace_seconds: float = 5.0
-    unload_after_seconds: float = 10.0
-    replay_each_step: bool = False
 
 
 class Runner:
@@ -97,7 +75,7 @@ class Runner:
         self._body: Body | None = None
         self._open: dict[str, Call] = {}  # Started, and not ended as far as this run knows.
         self._pauses: dict[str, PauseRequest] = {}  # Those of them that wait for somebody outside.
-        self._running: dict[str, asyncio.Task[Any]] = {}
+        self._performer = Performer(parts, journal, self)
         self._cancelled: set[str] = set()
         self._resumed: list[Call] | None = None  # While the body is replayed: what is to be started afterwards.
         self._timer: asyncio.TimerHandle | None = None
@@ -119,7 +97,7 @@ class Runner:
         """Give the execution back unharmed: what has ended is recorded, what runs is cancelled and not recorded."""
         if self._is_closed or self.done.done():
             return
-        tasks = self._stop_attempts()
+        tasks = self._performer.stop()
         if tasks:
             await asyncio.wait(tasks, timeout=self._parts.cancel_grace_seconds)
         if self._is_closed:
@@ -128,14 +106,14 @@ class Runner:
             self._is_settling = True
             stored = self._host.create_future()
             self._log.park(ExecutionState.SCHEDULED)
-            self._log.when_durable(functools.partial(_resolve, stored))
+            self._log.when_durable(functools.partial(resolve, stored))
             await asyncio.wait([stored], timeout=self._parts.cancel_grace_seconds)
         self._close()
         self._parts.store.release(self.execution_id, fence=self._fence)
 
     def abandon(self) -> None:
         """Stop at once: this process does not own the execution any more."""
-        self._stop_attempts()
+        self._performer.stop()
         self._close()
         if not self.done.done():
             self.done.set_result(Superseded())
@@ -153,7 +131,7 @@ class Runner:
             return
         self._fire_due_timers()
         for call in resumed:
-            if call.id in self._open and call.id not in self._running and call.id not in self._cancelled:
+            if call.id in self._open and not self._performer.is_running(call.id) and call.id not in self._cancelled:
                 self._start(call)
         self._read_inbox()
         self._step_ended()
@@ -178,12 +156,6 @@ class Runner:
         if body is not None:
             body.unload()
 
-    def _stop_attempts(self) -> list[asyncio.Task[Any]]:
-        tasks, self._running = list(self._running.values()), {}
-        for task in tasks:
-            task.cancel()
-        return tasks
-
     # -- what the body decides
 
     def call_made(self, call: Call) -> None:
@@ -202,12 +174,11 @@ class Runner:
         if call.id in self._cancelled:
             return
         self._cancelled.add(call.id)
-        attempt = self._running.get(call.id)
-        if attempt is None:
+        if self._performer.is_running(call.id):
+            self._performer.cancel(call.id)
+            self._host.call_later(self._parts.cancel_grace_seconds, self._end_cancelled, call.id)
+        else:
             self._host.call_soon(self._end_cancelled, call.id)
-            return
-        attempt.cancel()
-        self._host.call_later(self._parts.cancel_grace_seconds, self._end_cancelled, call.id)
 
     def combinator_began(self, call_id: str, name: str, parent: str | None) -> None:
         """Record the start of a combinator."""
@@ -221,12 +192,13 @@ class Runner:
     # -- calls
 
     def _start(self, call: Call) -> None:
-        if isinstance(call.target, PauseRequest):
-            self._open_pause(call, call.target)
-        elif call.target.pure and not self._log.is_far_ahead():
-            self._host.call_soon(self._launch, call)
+        target = call.target
+        if isinstance(target, PauseRequest):
+            self._open_pause(call, target)
+        elif target.pure and not self._log.is_far_ahead():
+            self._host.call_soon(self._launch, call, target)
         else:
-            self._log.when_durable(functools.partial(self._launch, call))
+            self._log.when_durable(functools.partial(self._launch, call, target))
 
     def _open_pause(self, call: Call, request: PauseRequest) -> None:
         self._pauses[call.id] = request
@@ -234,68 +206,49 @@ class Runner:
             self._record(Type.TASK_PAUSED, call.id, "pause", serde.encode(request.label))
             self._log.pause_opened(Pause(call.id, request.label))
 
-    def _launch(self, call: Call) -> None:
+    def _launch(self, call: Call, task: TaskDefinition) -> None:
         """Every earlier event is on disk: the call may act."""
-        if self._is_closed or call.id not in self._open or call.id in self._cancelled or call.id in self._running:
-            return
-        task = self._host.create_task(self._attempt(call), context=call.context)
-        self._running[call.id] = task
-        task.add_done_callback(functools.partial(self._ended, call))
+        is_wanted = call.id in self._open and call.id not in self._cancelled
+        if is_wanted and not self._is_closed and not self._performer.is_running(call.id):
+            self._performer.perform(call, task, self._history.calls[call.id].progress)
 
-    async def _attempt(self, call: Call) -> Succeeded | Failed:
-        CURRENT_ATTEMPT.set(call)
-        task = call.target
-        assert not isinstance(task, PauseRequest)
-        named = dict(call.arguments.named)
-        if not all(map(serde.is_plain, named.values())):
-            named = serde.decode_arguments(call.arguments.data, named)
-        attempts = Attempts(
-            task,
-            call.id,
-            named,
-            call.arguments.instance,
-            recorder=_CallRecorder(self, call),
-            clock=self._parts.clock,
-            threads=self._parts.threads,
-            progress=self._history.calls[call.id].progress,
-        )
-        if not self._parts.lease.is_trusted():
-            await self._until_trusted()
-        return await attempts.run()
+    def when_durable(self, callback: Callable[[], None]) -> None:
+        """Call back when everything recorded so far is on disk."""
+        self._log.when_durable(callback)
 
-    async def _until_trusted(self) -> None:
-        """Another process may have taken over: start nothing until the heartbeat knows."""
-        while not self._parts.lease.is_trusted():
-            await asyncio.sleep(LEASE_POLL_SECONDS)
+    def call_progressed(self, call: Call, type_: Type, data: bytes | None, detail: bytes | None) -> None:
+        """Record a step of a call's attempts."""
+        if not self._is_closed and call.id in self._open and call.id not in self._cancelled:
+            self._record(type_, call.id, call.target.name, data, detail)
 
-    def _ended(self, call: Call, attempt: asyncio.Task[Any]) -> None:
+    def call_ended(self, call: Call, outcome: Succeeded | Failed) -> None:
         """Record the outcome of a call and deliver it, in one step."""
-        if self._is_closed or self._running.get(call.id) is not attempt:
+        if self._is_closed:
             return
-        del self._running[call.id]
+        if call.id in self._cancelled:
+            self._end_cancelled(call.id)  # A late result is dropped.
+        elif isinstance(outcome, Succeeded):
+            event = self._record(Type.TASK_COMPLETED, call.id, call.target.name, outcome.data)
+            event.remember(outcome.value)
+            self._deliver(event)
+        else:
+            self._deliver(self._record(Type.TASK_FAILED, call.id, call.target.name, outcome.data))
+
+    def call_stopped(self, call: Call) -> None:
+        """A cancelled call has cleaned up; one that the closing host loop cancelled is no fact."""
         if call.id in self._cancelled:
             self._end_cancelled(call.id)
-            return
-        if attempt.cancelled():
-            return  # The host loop is being shut down: not a fact.
-        try:
-            outcome: Succeeded | Failed = attempt.result()
-        except BaseException as error:  # noqa: BLE001 - a fault of the engine itself: show it, record nothing.
+
+    def call_broke(self, error: BaseException) -> None:
+        """A fault of the engine itself: show it, record nothing."""
+        if not self._is_closed:
             self._fail_run(error)
-            return
-        name = call.target.name
-        if isinstance(outcome, Succeeded):
-            event = self._record(Type.TASK_COMPLETED, call.id, name, outcome.data)
-            event.remember(outcome.value)
-        else:
-            event = self._record(Type.TASK_FAILED, call.id, name, outcome.data)
-        self._deliver(event)
 
     def _end_cancelled(self, call_id: str) -> None:
         call = self._open.get(call_id)
         if self._is_closed or call is None:
             return
-        self._running.pop(call_id, None)
+        self._performer.give_up(call_id)
         if call_id in self._pauses:
             self._log.pause_closed(call_id)
         self._deliver(self._record(Type.TASK_CANCELLED, call_id, call.target.name))
@@ -461,7 +414,7 @@ class Runner:
 
     def _block(self, error: FluxError) -> None:
         self._is_settling = True
-        self._stop_attempts()
+        self._performer.stop()
         self._log.block(str(error), self._workflow.version)
         self._log.when_durable(functools.partial(self._settle, Blocked(error), ExecutionState.SCHEDULED))
 
@@ -497,7 +450,7 @@ class Runner:
         self._fail_run(error)
 
     def _fail_run(self, error: BaseException) -> None:
-        self._stop_attempts()
+        self._performer.stop()
         self._close()
         if not self.done.done():
             self.done.set_exception(error)
@@ -508,46 +461,6 @@ class Runner:
         event = self._log.record(type_, call_id, name, data, detail)
         self._history.append(event)
         return event
-
-    def record_for(self, call: Call, type_: Type, data: bytes | None, detail: bytes | None) -> None:
-        """Record a step of a call's attempts, unless the call is over (the recorder calls it)."""
-        if not self._is_closed and call.id in self._open and call.id not in self._cancelled:
-            self._record(type_, call.id, call.target.name, data, detail)
-
-    async def before_acting(self, call: Call) -> None:
-        """Wait until everything recorded is durable and the lease is trusted (the recorder calls it)."""
-        task = call.target
-        if not (isinstance(task, PauseRequest) or task.pure):
-            durable = self._host.create_future()
-            self._log.when_durable(functools.partial(_resolve, durable))
-            await durable
-        await self._until_trusted()
-
-    def attempt_acts(self, *, is_active: bool) -> None:
-        """Count the attempts in user code: while there are any, the loop must not be blocked by a commit."""
-        self._journal.active_attempts += 1 if is_active else -1
-
-
-@dataclass(slots=True, eq=False)
-class _CallRecorder:
-    """A runner, as the attempts of one call see it."""
-
-    runner: Runner
-    call: Call
-
-    def record(self, type_: Type, value: bytes | None, detail: bytes | None = None) -> None:
-        self.runner.record_for(self.call, type_, value, detail)
-
-    async def before_acting(self) -> None:
-        await self.runner.before_acting(self.call)
-
-    def acting(self, *, is_active: bool) -> None:
-        self.runner.attempt_acts(is_active=is_active)
-
-
-def _resolve(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
 
 
 def _encode_outcome(outcome: Returned | Raised) -> tuple[ExecutionState, Type, bytes]:

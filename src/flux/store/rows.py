@@ -17,29 +17,24 @@ RESTORE = (
 _TYPES = {type_.value: type_ for type_ in ExecutionEventType}
 
 
-def checksum(
-    execution_id: str,
-    seq: int,
-    fence: int,
-    type_: str,
-    call_id: str,
-    name: str,
-    data: bytes | None,
-    detail_data: bytes | None,
-    time_us: int,
-) -> int:
+def checksum(execution_id: str, fields: Sequence[Any]) -> int:
     """The CRC-32 of everything that an event is, lengths included, so that bytes cannot move between fields.
 
     The execution's id is part of it: an event that strays into another history does not pass there.
+
+    Args:
+        execution_id: Whose event.
+        fields: Its columns from `seq` to `time_us`, as they are stored.
     """
+    seq, fence, type_, call_id, name, data, detail, time_us = fields
     size = -1 if data is None else len(data)
-    detail_size = -1 if detail_data is None else len(detail_data)
+    detail_size = -1 if detail is None else len(detail)
     head = f"{execution_id}\n{seq}\n{fence}\n{type_}\n{call_id}\n{name}\n{time_us}\n{size}\n{detail_size}"
     crc = crc32(head.encode())
     if data:
         crc = crc32(data, crc)
-    if detail_data:
-        crc = crc32(detail_data, crc)
+    if detail:
+        crc = crc32(detail, crc)
     return crc
 
 
@@ -56,9 +51,8 @@ def event_rows(
         if event.seq != seq:
             raise ValueError(f"event {event.seq} of execution {execution_id} stands where {seq} belongs")
         type_, call_id, name = event.type._value_, event.call_id, event.name
-        data, detail, time_us = event.data, event.detail_data, event.time_us
-        crc = checksum(execution_id, seq, fence, type_, call_id, name, data, detail, time_us)
-        rows.append((number, seq, fence, type_, call_id, name, data, detail, time_us, crc))
+        fields = (seq, fence, type_, call_id, name, event.data, event.detail_data, event.time_us)
+        rows.append((number, *fields, checksum(execution_id, fields)))
     return rows
 
 
@@ -98,7 +92,7 @@ def _event(execution_id: str, seq: int, record: Sequence[Any]) -> ExecutionEvent
     stored_seq, fence, type_bytes, call_bytes, name_bytes, data, detail, time_us, crc = record
     try:
         type_, call_id, name = type_bytes.decode(), call_bytes.decode(), name_bytes.decode()
-        intact = crc == checksum(execution_id, stored_seq, fence, type_, call_id, name, data, detail, time_us)
+        intact = crc == checksum(execution_id, (stored_seq, fence, type_, call_id, name, data, detail, time_us))
     except (AttributeError, TypeError, ValueError):
         return None  # Not even of the right types: the page is damaged below the values.
     if not intact or stored_seq != seq:
@@ -108,7 +102,7 @@ def _event(execution_id: str, seq: int, record: Sequence[Any]) -> ExecutionEvent
             f"event {seq} of execution {execution_id} is {type_}, which this Flux does not know: a newer one wrote it. "
             "Run the execution with that version"
         )
-    return ExecutionEvent(execution_id, seq, _TYPES[type_], call_id, name, data, detail, time_us)
+    return ExecutionEvent(execution_id, seq, _TYPES[type_], call_id, name, data, detail, time_us=time_us)
 
 
 def _damaged(path: Path, execution_id: str, what: str) -> CorruptedDatabaseError:

@@ -261,9 +261,7 @@ class SqliteStore:
         is_owner = (row.state, row.fence, row.last_seq) == (ExecutionState.RUNNING, append.fence, append.expected_seq)
         return AppendResult.NEWS if is_owner else AppendResult.STALE
 
-    def _claim(
-        self, cursor: sqlite3.Cursor, number: int, *, worker: str, version: str, now: int
-    ) -> Claim | None:
+    def _claim(self, cursor: sqlite3.Cursor, number: int, *, worker: str, version: str, now: int) -> Claim | None:
         """Take an execution and read its history in one transaction: if that fails, it is not taken."""
         claim = {"number": number, "worker": worker, "version": version, "now": now}
         record = cursor.execute(_SQL["claim_execution"], claim).fetchone()
@@ -274,9 +272,7 @@ class SqliteStore:
         self._remember(row.execution_id, number)
         return Claim(row, events)
 
-    def _claim_or_block(
-        self, cursor: sqlite3.Cursor, number: int, worker: str, version: str, now: int
-    ) -> Claim | None:
+    def _claim_or_block(self, cursor: sqlite3.Cursor, number: int, worker: str, version: str, now: int) -> Claim | None:
         try:
             return self._claim(cursor, number, worker=worker, version=version, now=now)
         except StoreError as error:

@@ -199,7 +199,7 @@ new = NewExecution(workflow="greet", version="1", created_at=1000, worker="bob")
 print("ready", flush=True)
 while True:
     kind = ExecutionEventType.TASK_STARTED
-    events = [ExecutionEvent("x", seq + n, kind, "1", "t", b"1" * 3000, None, 1) for n in (1, 2, 3)]
+    events = [ExecutionEvent("x", seq + n, kind, "1", "t", b"1" * 3000, None, time_us=1) for n in (1, 2, 3)]
     store.append([Append(execution_id="x", fence=1, expected_seq=seq, events=events, create=None if seq else new)])
     seq += 3
     print(seq, flush=True)
