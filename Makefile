@@ -37,7 +37,7 @@ clean:  ## Remove what the other targets made
 	@find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { rm -rf .venv; \
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 	for python in $(PYTHON); do \
 	    "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
 	    echo "Making .venv with $$("$$python" --version)"; exec "$$python" -m venv .venv; \

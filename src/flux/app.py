@@ -84,7 +84,7 @@ class App:
         return await self.engine.run(workflow, execution_id)
 
     def run_on(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionContext[Any]:
-        """Run a recorded execution until it is finished or paused.  It answers no pause, unlike `run` without an input.
+        """Run a recorded execution until it is finished or paused; unlike `run` without an input it answers no pause.
 
         Raises:
             ExecutionContextNotFoundError: There is no such execution.

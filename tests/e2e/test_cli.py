@@ -15,7 +15,11 @@ import pytest
 
 import flux
 
-HEAD = "import asyncio, pathlib, time\nfrom flux import ExecutionContext, pause, task, workflow\nfrom flux.tasks import parallel\n"
+HEAD = """
+import asyncio, pathlib
+from flux import ExecutionContext, pause, task, workflow
+from flux.tasks import parallel
+"""
 FILES = {
     "hello.py": """
 @task

@@ -220,20 +220,15 @@ class Kit:
             task = asyncio.ensure_future(work)
             await asyncio.wait([task], timeout=seconds)
             assert not task.done(), "the crash came too late"
-            self._die()
+            self.store.close()  # From here on nothing can be written, and the proof of life is gone.
+            self.app.engine.abandon_all()
+            task.cancel()
             await asyncio.wait([task])
             task.cancelled() or task.exception()
 
         self.drive(until_killed())
         self._runner.close()
         self._open()
-
-    def _die(self) -> None:
-        self.store.close()  # From here on nothing can be written, and the proof of life is gone.
-        for runner in list(self.app.engine._runners):
-            runner._stop_attempts()
-            runner._close()
-            runner.done.set_exception(ConnectionAbortedError("crashed"))
 
     def stored(self, execution_id: str) -> Any:
         return stored(execution_id, self._settings.database)

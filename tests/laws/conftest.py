@@ -1,4 +1,4 @@
-"""What the laws share: the marker of the slow ones, and one live run of each body of the table."""
+"""What the laws share: one live run of each body of the table."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +7,6 @@ import pytest
 
 from support.constructs import TABLE
 from support.simulation import Run, Simulation
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes more than a second or two")
 
 
 Live = Callable[[str], tuple[Simulation, Run]]

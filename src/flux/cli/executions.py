@@ -1,6 +1,5 @@
 """`flux executions`: list, show and resume what is recorded."""
 
-import os
 import sys
 from contextlib import suppress
 from typing import Annotated, Any, NoReturn
@@ -53,6 +52,8 @@ def list_(
             output.data_json(_summary(row), indent=None)
     elif rows:
         _print_table(rows, app.clock.now() if app is not None else 0)
+    elif app is None:
+        message(f"there is no database {load().database} yet: start an execution with  {command('run', 'FILE')}")
     elif workflow or state:
         message("no executions like that: see all with  " + command("executions", "list"))
     else:
@@ -141,7 +142,11 @@ def _state(text: str | None) -> ExecutionState | None:
 
 def _opened() -> App | None:
     """The app, unless there is no database yet: looking must not make one."""
-    return composition.current() if os.path.exists(load().database) else None
+    try:
+        is_there = load().database.exists()
+    except OSError:
+        is_there = True  # It cannot be known: opening it says why.
+    return composition.current() if is_there else None
 
 
 def _rows(app: App, workflow: str | None, state: ExecutionState | None, limit: int) -> list[ExecutionRow]:

@@ -30,7 +30,7 @@ class Target:
     def parse(cls, text: str) -> "Target":
         """Read `FILE[:WORKFLOW]`; a file whose own name holds a colon is found all the same."""
         source, colon, workflow = text.rpartition(":")
-        if not colon or not source or os.path.exists(text) or os.sep in workflow:
+        if not colon or not source or Path(text).exists() or os.sep in workflow:
             return cls(text)
         return cls(source, workflow or None)
 
@@ -88,7 +88,7 @@ class Loaded:
                 Exit.USAGE,
             )
         names = sorted({*(w.name for w in self.workflows.values())})
-        there_are = f"there are {', '.join(names)}" if names else self._how_to_define()
+        there_are = f"it has {', '.join(names)}" if names else self._how_to_define()
         raise CommandError(
             f"{self.source} has no workflow {name!r}: {there_are}{did_you_mean(name, [*names, *self.workflows])}",
             Exit.NOT_FOUND,
@@ -141,10 +141,10 @@ def _load_file(source: str, path: Path) -> Loaded:
 
 
 def _load_module(source: str) -> Loaded:
-    _prepend(os.getcwd())
+    _prepend(str(Path.cwd()))
     not_found = CommandError(
         f"there is no file and no module {source!r} here: name a .py file, or a module that can be imported from "
-        f"{os.getcwd()}",
+        f"{Path.cwd()}",
         Exit.NOT_FOUND,
     )
     with _Explained(source):

@@ -31,7 +31,7 @@ _NEGATIVE = re.compile(r"-\.?\d")
 _ANYWHERE = {"-v": False, "--verbose": False, "--database": True}  # Whether a value follows.
 
 
-def _print_version(value: bool) -> None:  # noqa: FBT001 - typer's callback.
+def _print_version(value: bool) -> None:
     if value:
         output.data(f"flux {__version__}")
         raise typer.Exit
@@ -101,6 +101,9 @@ def execute(arguments: Sequence[str]) -> int:
             output.message(traceback.format_exc().rstrip())
         output.error(str(error))
         return _code_of(error)
+    except OSError as error:
+        output.error(f"{error}: see that what the command names can be read here")
+        return Exit.FAILED
     except KeyboardInterrupt:
         output.message("interrupted")
         return Exit.INTERRUPTED
@@ -142,7 +145,9 @@ def _arranged(arguments: Sequence[str]) -> list[str]:
             others.append(argument)
             continue
         first.append(argument)
-        if _ANYWHERE[name] and name == argument and given:
+        if _ANYWHERE[name] and name == argument:
+            if not given:
+                raise CommandError(f"the option {name} needs a value: put it behind, as in {name} PATH", Exit.USAGE)
             first.append(given.pop(0))
     numbers = [argument for argument in others if _NEGATIVE.match(argument)]
     if numbers and not rest:

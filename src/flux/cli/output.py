@@ -125,7 +125,7 @@ _STYLES = {"error": "1;31", "good": "32", "bad": "31", "waiting": "33"}
 
 def error(text: str) -> None:
     """Write `error: …`, on one line."""
-    message(f"error: {one_line(text)}", style="error")
+    message(f"error: {one_line(text, 4000)}", style="error")
 
 
 def is_terminal(stream: TextIO) -> bool:

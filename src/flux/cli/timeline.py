@@ -84,7 +84,7 @@ def _new(event: ExecutionEvent) -> CallRow:
     return CallRow(event.call_id, one_line(event.name), event.time_us, parent)
 
 
-def _tell(row: CallRow, event: ExecutionEvent) -> None:  # noqa: C901 - one case an event type.
+def _tell(row: CallRow, event: ExecutionEvent) -> None:
     match event.type:
         case Type.TASK_RETRY_FAILED:
             number = int(_decoded(event.data).get("current_attempt", 0)) + 1

@@ -34,9 +34,15 @@ class RetryPolicy:
         )
 
     def delay_before(self, attempt: int) -> float:
-        """Seconds to wait before retry `attempt`, from 1: `min(delay * backoff**(attempt - 1), max_delay)`."""
-        try:
-            delay = min(self.delay_seconds * self.backoff ** (attempt - 1), self.max_delay_seconds)
-        except OverflowError:
-            delay = self.max_delay_seconds
+        """Seconds to wait before retry `attempt`, from 1; with jitter a random part of them."""
+        delay = self.longest_delay_before(attempt)
         return random.uniform(0, delay) if self.jitter else delay  # noqa: S311 - spreads load, hides nothing.
+
+    def longest_delay_before(self, attempt: int) -> float:
+        """`min(delay * backoff**(attempt - 1), max_delay)` seconds; 0 before the original attempt."""
+        if attempt == 0:
+            return 0
+        try:
+            return min(self.delay_seconds * self.backoff ** (attempt - 1), self.max_delay_seconds)
+        except OverflowError:
+            return self.max_delay_seconds

@@ -168,11 +168,10 @@ class Attempts:
 
     def _retry_value(self, attempt: int) -> dict[str, Any]:
         retry = self._task.retry
-        delay = min(retry.delay_seconds * retry.backoff ** (attempt - 1), retry.max_delay_seconds) if attempt else 0
         value = {
             "current_attempt": attempt,
             "max_attempts": retry.max_attempts,
-            "current_delay": delay,
+            "current_delay": retry.longest_delay_before(attempt),
             "backoff": retry.backoff,
         }
         return value if attempt else {**value, "original_attempt": True}

@@ -23,7 +23,7 @@ MOVES = {
 }
 
 
-@pytest.mark.parametrize(("state", "transition"), itertools.product(S, T), ids=str)
+@pytest.mark.parametrize(("state", "transition"), list(itertools.product(S, T)), ids=str)
 def test_every_transition_leads_where_it_should_or_is_refused(state: S, transition: T) -> None:
     if (state, transition) in MOVES:
         assert apply(state, transition) is MOVES[state, transition]
