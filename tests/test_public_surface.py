@@ -42,7 +42,9 @@ def test_the_tree_of_errors_names_every_class_below_its_base() -> None:
         above = [at for at in base_at if at < depth]
         drawn[name] = base_at[max(above)] if above else None
 
-    assert drawn == {error.__name__: next((b.__name__ for b in error.__bases__ if b in ERRORS), None) for error in ERRORS}
+    assert drawn == {
+        error.__name__: next((b.__name__ for b in error.__bases__ if b in ERRORS), None) for error in ERRORS
+    }
 
 
 def test_the_errors_are_these() -> None:

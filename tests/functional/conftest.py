@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import flux.app
 import pytest
+
+import flux.app
 from functional.kit import Kit
 
 

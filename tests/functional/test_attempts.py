@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from functional.kit import Kit, failure, plain, run_script, shape, times, types
 
 import flux.app
 from flux import ExecutionContext, task, workflow
@@ -18,6 +17,7 @@ from flux.engine.engine import Engine
 from flux.engine.threads import Threads
 from flux.errors import BodyError, ExecutionError, ExecutionTimeoutError, RetryError
 from flux.tasks import parallel
+from functional.kit import Kit, failure, plain, run_script, shape, times, types
 
 
 def calling(function: Any, *arguments: Any) -> Any:

@@ -9,11 +9,11 @@ from typing import Any, TypedDict
 
 import pydantic
 import pytest
-from functional.kit import Kit, recorded_ids, types
 
 from flux import ExecutionContext, ExecutionEventType, pause, task, workflow
 from flux.errors import FluxError, InvalidInputError, InvalidValueError, UnserializableValue
 from flux.tasks import parallel
+from functional.kit import Kit, recorded_ids, types
 
 
 @task
@@ -104,7 +104,9 @@ def test_an_input_that_does_not_fit_a_typed_dict_of_the_standard_library_is_refu
     ],
     ids=str,
 )
-def test_an_input_that_fits_arrives_as_its_annotation_says(both: Kit, annotation: Any, value: Any, expected: Any) -> None:
+def test_an_input_that_fits_arrives_as_its_annotation_says(
+    both: Kit, annotation: Any, value: Any, expected: Any
+) -> None:
     """The control."""
     if annotation is Any:
         assert both.run(taking(Any), {"any": "thing"}).output == {"any": "thing"}
@@ -128,8 +130,6 @@ def too_deep(levels: int = 100_000) -> Any:
     for _ in range(levels):
         value = [value]
     return value
-
-
 
 
 UNRECORDABLE: list[Any] = [
@@ -195,9 +195,7 @@ def test_a_result_that_cannot_be_recorded_fails_the_task(both: Kit, value: Any, 
 
 
 @pytest.mark.parametrize(("value", "says"), UNRECORDABLE)
-def test_a_resume_that_cannot_be_recorded_is_refused_and_the_pause_stays_open(
-    both: Kit, value: Any, says: str
-) -> None:
+def test_a_resume_that_cannot_be_recorded_is_refused_and_the_pause_stays_open(both: Kit, value: Any, says: str) -> None:
     @workflow
     async def asking(ctx: ExecutionContext[None]) -> Any:
         return await pause("p")

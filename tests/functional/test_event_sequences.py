@@ -5,11 +5,11 @@ import dataclasses
 from typing import Any
 
 import pytest
-from functional.kit import Error, Kit, failure, plain, shape, types, whole
 
 from flux import ExecutionContext, ExecutionState, pause, task, workflow
 from flux.errors import ExecutionError, ExecutionTimeoutError, RetryError
 from flux.tasks import now, parallel, pipeline, sleep
+from functional.kit import Error, Kit, failure, plain, shape, types, whole
 
 
 @task

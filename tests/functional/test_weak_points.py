@@ -12,12 +12,12 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from functional.kit import Kit, run_script, shape, times, types, whole
 
 from flux import ExecutionContext, ExecutionState, pause, task, workflow
 from flux.errors import ExecutionConflictError, ExecutionTimeoutError, NonDeterminismError
 from flux.serde.tracebacks import traceback_of
 from flux.tasks import parallel, sleep, uuid4
+from functional.kit import Kit, run_script, shape, times, types, whole
 
 
 @task

@@ -8,7 +8,6 @@ import pytest
 from support.constructs import TABLE
 from support.simulation import Run, Simulation
 
-
 Live = Callable[[str], tuple[Simulation, Run]]
 
 

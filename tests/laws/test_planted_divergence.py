@@ -140,9 +140,7 @@ def test_changed_code_blocks_the_execution_and_appends_nothing(
     first = next(e.seq for e in run.events if e.call_id == call_id)
     for k in (k for k in cuts(run.events) if k >= first):
         events = run.events[:k]
-        process = Process(
-            tmp_path / f"{changed.__name__}-{k}", seed=1, past=events, starts_at=events[-1].time_us
-        )
+        process = Process(tmp_path / f"{changed.__name__}-{k}", seed=1, past=events, starts_at=events[-1].time_us)
         with closing(process):
             plant(process, old.workflow, events)
 

@@ -8,13 +8,15 @@ is recorded stays, what has ended never runs again, no divergence, and the new h
 """
 
 import asyncio
+import gc
 import random
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flux import ExecutionContext, workflow
+from flux import ExecutionContext, pause, task, workflow
 from flux.domain.events import ExecutionEvent, ExecutionEventType
 from flux.domain.execution import ExecutionState
 from flux.tasks import pipeline, sleep
@@ -164,9 +166,7 @@ def test_killed_after_any_commit_it_is_rescued_and_continues_exactly(name: str, 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", ["as_completed_with_coroutines", "task_group", "locks", "wait_first_completed"])
-def test_every_event_of_other_interleavings_continues_to_the_same_history(
-    name: str, seed: int, tmp_path: Path
-) -> None:
+def test_every_event_of_other_interleavings_continues_to_the_same_history(name: str, seed: int, tmp_path: Path) -> None:
     simulation = Simulation(tmp_path, TABLE[name], seed=seed)
     run = simulation.run()
     for k in cuts(run.events):
@@ -227,3 +227,28 @@ def test_control_a_call_that_was_open_is_started_again(live: Live) -> None:
     started = next(e for e in run.events if e.call_id == given_up.call_id)
 
     assert given_up.call_id in simulation.run_from(run.events[: started.seq]).world.called
+
+
+def test_unloading_a_suspended_async_generator_does_nothing_to_the_world(tmp_path: Path) -> None:
+    """Its `finally` awaits a task: when the body is dropped, that must not run as if nobody recorded it."""
+    effects = []
+
+    @task
+    async def clean_up() -> None:
+        effects.append("clean-up")
+
+    @workflow
+    async def body(ctx: ExecutionContext[Any]) -> Any:
+        async def answers() -> AsyncIterator[Any]:
+            try:
+                yield await pause("p")
+            finally:
+                await clean_up()
+
+        return [answer async for answer in answers()]
+
+    run = Simulation(tmp_path, body).run()
+    gc.collect()
+
+    assert run.output == ["p"]
+    assert effects == ["clean-up"]

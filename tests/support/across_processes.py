@@ -13,7 +13,6 @@ from typing import Any
 from flux import ExecutionContext, workflow
 from flux.errors import NonDeterminismError
 from flux.store.sqlite import SqliteStore
-
 from support.constructs import CHANCE, TABLE, WORLD_DECIDES
 from support.simulation import EXECUTION, Simulation, cuts, finished_calls, shape_of
 from support.world import work

@@ -15,7 +15,6 @@ from typing import Any
 from flux import ExecutionContext, pause, workflow
 from flux.tasks import parallel, pipeline, sleep
 from flux.workflow import Workflow
-
 from support.world import compute, fail, flaky, hasty, tidy, with_fallback, with_rollback, work, work_in_thread
 
 Body = Callable[[ExecutionContext[Any]], Coroutine[Any, Any, Any]]
@@ -823,6 +822,22 @@ async def pause_cancelled_by_the_first_of_two(ctx: ExecutionContext[Any]) -> Any
         branch.cancel()
     await asyncio.wait(pending)
     return [[t.result() for t in done], await work("after"), await pause("last")]
+
+
+@pausing
+async def pause_in_an_async_generator(ctx: ExecutionContext[Any]) -> Any:
+    order: list[Any] = []
+
+    async def answers() -> AsyncIterator[Any]:
+        try:
+            for name in ("first", "second"):
+                yield await pause(name)
+        finally:
+            order.append(await work("clean-up"))
+
+    async for answer in answers():
+        order.append(answer)
+    return order
 
 
 # -- libraries

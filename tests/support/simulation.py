@@ -29,7 +29,6 @@ from flux.ports import Append, AppendResult, Pause, Store
 from flux.settings import Settings
 from flux.store.sqlite import SqliteStore
 from flux.workflow import Workflow
-
 from support.virtual_time import EPOCH_US, VirtualLoop, VirtualTime
 from support.world import World
 

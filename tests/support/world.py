@@ -14,7 +14,6 @@ from flux import task
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.engine.calls import CURRENT_ATTEMPT
-
 from support.virtual_time import MICROSECONDS, VirtualTime
 
 LONGEST_US = 5 * MICROSECONDS

@@ -103,7 +103,7 @@ class Engine:
             self._runners.add(runner)
         asyncio.get_running_loop().call_soon(runner.begin)
         try:
-            return await runner.done
+            return await asyncio.shield(runner.done)  # A cancelled wait must not cancel what is waited for.
         except asyncio.CancelledError:  # Ctrl-C, or a closing loop: never a fact.
             await runner.release()
             raise
