@@ -73,14 +73,18 @@ class App:
         """See `Workflow.run_async`."""
         return await self._run(workflow, value, execution_id, inline=False)
 
-    def resume(self, workflow: WorkflowDefinition, execution_id: str, value: Any) -> ExecutionContext[Any]:
+    def resume(
+        self, workflow: WorkflowDefinition, execution_id: str, value: Any, name: str | None
+    ) -> ExecutionContext[Any]:
         """See `Workflow.resume`."""
-        self.send_resume(execution_id, value, workflow=workflow.name)
+        self.send_resume(execution_id, value, workflow=workflow.name, name=name)
         return self._block_on(self.engine.run(workflow, execution_id, inline=True))
 
-    async def resume_async(self, workflow: WorkflowDefinition, execution_id: str, value: Any) -> ExecutionContext[Any]:
+    async def resume_async(
+        self, workflow: WorkflowDefinition, execution_id: str, value: Any, name: str | None
+    ) -> ExecutionContext[Any]:
         """See `Workflow.resume_async`."""
-        self.send_resume(execution_id, value, workflow=workflow.name)
+        self.send_resume(execution_id, value, workflow=workflow.name, name=name)
         return await self.engine.run(workflow, execution_id)
 
     def run_on(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionContext[Any]:
@@ -98,14 +102,21 @@ class App:
 
     def start(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> "Handle":
         """See `Workflow.start`."""
-        row = self.get(execution_id) if execution_id is not None else None
+        row = self.get(check_id(execution_id)) if execution_id is not None else None
         if row is None:
             if value is MISSING and execution_id is not None:
                 raise _unknown(execution_id)
             execution_id = execution_id or new_id()
             create, data = self._new(workflow, value, worker=None)
             scheduled = ExecutionEvent(
-                execution_id, 1, ExecutionEventType.WORKFLOW_SCHEDULED, "", workflow.name, data, None, time_us=create.created_at
+                execution_id,
+                1,
+                ExecutionEventType.WORKFLOW_SCHEDULED,
+                "",
+                workflow.name,
+                data,
+                None,
+                time_us=create.created_at,
             )
             self.store.append(
                 [Append(execution_id=execution_id, fence=0, expected_seq=0, events=[scheduled], create=create)]
@@ -374,7 +385,12 @@ def encode_input(workflow: WorkflowDefinition, value: Any) -> bytes:
     """
     if value is MISSING or value is None:
         return serde.encode(None)
-    return serde.encode(serde.validate(input_annotation(workflow), value))
+    try:
+        return serde.encode(serde.validate(input_annotation(workflow), value))
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"the input does not fit the workflow {workflow.name!r}: {error}; give it what its ExecutionContext[…] says"
+        ) from None
 
 
 def _start_digest(workflow: WorkflowDefinition, data: bytes) -> bytes:

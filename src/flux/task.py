@@ -1,11 +1,11 @@
 """`@task`: makes a function a task, with its options and its types."""
 
-import inspect
 from collections.abc import Callable, Coroutine, Iterable
-from datetime import timedelta
+from string import Formatter
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from flux.domain.definitions import Parameters, TaskDefinition
+from flux.domain.durations import Duration, in_seconds
 from flux.domain.retry import RetryPolicy
 from flux.engine import calls, concurrency
 from flux.errors import InvalidValueError
@@ -15,8 +15,10 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 S = TypeVar("S")
 X = TypeVar("X")
+Y = TypeVar("Y")
+X_contra = TypeVar("X_contra", contravariant=True)
+R_co = TypeVar("R_co", covariant=True)
 
-Seconds = float | timedelta
 Errors = type[BaseException] | tuple[type[BaseException], ...]
 
 
@@ -42,13 +44,13 @@ class TaskOptions(TypedDict, total=False):
 
     name: str
     retry_max_attempts: int
-    retry_delay: Seconds
+    retry_delay: Duration
     retry_backoff: float
-    retry_max_delay: Seconds
+    retry_max_delay: Duration
     retry_jitter: bool
     retry_on: Errors
     no_retry_on: Errors
-    timeout: Seconds
+    timeout: Duration
     fallback: Callable[..., Any] | None
     rollback: Callable[..., Any] | None
     pure: bool
@@ -65,8 +67,8 @@ class Task(Generic[P, R]):
     def __init__(self, func: Callable[..., Any], options: TaskOptions, instance: Any = None) -> None:
         self.func = func
         self._options = options
-        self._instance = instance
-        self.definition = _define(func, options)
+        self._instance = instance  # The object of a method that was looked up on one.
+        self.definition = _define(func, options, is_method=instance is not None)
         self.name = self.definition.name
         self.__name__ = getattr(func, "__name__", self.name)
         self.__qualname__ = getattr(func, "__qualname__", self.name)
@@ -87,8 +89,8 @@ class Task(Generic[P, R]):
         return calls.call(self.definition, args, kwargs, self._instance)
 
     def map(
-        self: "Task[Concatenate[X, Q], R]", items: Iterable[X], *, max_concurrent: int | None = None
-    ) -> Coroutine[Any, Any, list[R]]:
+        self: "_TakesOne[X, Y]", items: Iterable[X], *, max_concurrent: int | None = None
+    ) -> Coroutine[Any, Any, list[Y]]:
         """Call the task for each item, concurrently; gives the results in the order of the items.
 
         Args:
@@ -101,7 +103,7 @@ class Task(Generic[P, R]):
         Example:
             >>> sizes = await fetch.map(urls, max_concurrent=10)
         """
-        coroutines = [calls.call(self.definition, (item,), {}, self._instance) for item in items]
+        coroutines = [self(item) for item in items]
         return concurrency.run_all(coroutines, max_concurrent=max_concurrent, raise_on_error=True)
 
     def with_options(self, **options: Unpack[TaskOptions]) -> "Task[P, R]":
@@ -116,18 +118,16 @@ class Task(Generic[P, R]):
 
     def __get__(self, instance: Any, owner: type) -> Any:
         """A method is called on its object, which is no part of what is recorded."""
-        return self if instance is None else _bind(self, instance)
+        return self if instance is None else Task(self.func, self._options, instance)
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
 
 
-class _BoundTask(Task[P, R]):
-    """A task that is a method, on its object."""
+class _TakesOne(Protocol[X_contra, R_co]):
+    """A task that can be called with one argument."""
 
-    def __init__(self, task: Task[Any, R], instance: Any) -> None:
-        super().__init__(task.func, task._options, instance)
-        self.definition = _define(task.func, task._options, is_method=True)
+    def __call__(self, item: X_contra, /) -> Coroutine[Any, Any, R_co]: ...
 
 
 class _Decorator(Protocol):
@@ -176,10 +176,6 @@ class TaskDecorator:
 task = TaskDecorator()
 
 
-def _bind(unbound: Task[Any, R], instance: Any) -> Task[Any, R]:
-    return _BoundTask(unbound, instance)
-
-
 def _define(func: Callable[..., Any], options: TaskOptions, *, is_method: bool = False) -> TaskDefinition:
     if not callable(func):
         raise InvalidValueError(f"@task goes on a function, not on {func!r}")
@@ -188,42 +184,64 @@ def _define(func: Callable[..., Any], options: TaskOptions, *, is_method: bool =
         raise InvalidValueError(
             f"a task has no option {min(unknown)!r}: it takes {', '.join(TaskOptions.__annotations__)}"
         )
+    name, parameters = _name(func, options), Parameters(func, skip_first=is_method)
     return TaskDefinition(
-        name=options.get("name") or str(getattr(func, "__name__", type(func).__name__)),
+        name=name,
         func=func,
-        parameters=Parameters(func, skip_first=is_method),
-        is_async=inspect.iscoroutinefunction(func),
+        parameters=parameters,
+        is_name_template=_is_template(name, parameters),
         retry=_policy(options),
-        timeout_seconds=_seconds(options, "timeout", 0.0),
-        fallback=_function(options.get("fallback")),
-        rollback=_function(options.get("rollback")),
-        pure=options.get("pure", False),
+        timeout_seconds=in_seconds("timeout", options.get("timeout", 0)),
+        fallback=_function(options, "fallback"),
+        rollback=_function(options, "rollback"),
+        pure=_switch(options, "pure"),
     )
+
+
+def _name(func: Callable[..., Any], options: TaskOptions) -> str:
+    name = options.get("name", getattr(func, "__name__", type(func).__name__))
+    if not isinstance(name, str) or not name:
+        raise InvalidValueError(f"name is {name!r}: it is a text, and not empty")
+    return name
+
+
+def _is_template(name: str, parameters: Parameters) -> bool:
+    try:
+        fields = {
+            field.partition(".")[0].partition("[")[0] for _, field, _, _ in Formatter().parse(name) if field is not None
+        }
+    except ValueError as error:
+        raise InvalidValueError(f"name is {name!r}: {error}; write {{{{ and }}}} for braces") from None
+    unknown = fields - set(parameters.names)
+    if unknown:
+        raise InvalidValueError(
+            f"name is {name!r}, but the task has no parameter {min(unknown)!r}: it has {', '.join(parameters.names)}"
+        )
+    return bool(fields)
 
 
 def _policy(options: TaskOptions) -> RetryPolicy:
     attempts, backoff = options.get("retry_max_attempts", 0), options.get("retry_backoff", 2)
-    if not isinstance(attempts, int) or attempts < 0:
+    if not isinstance(attempts, int) or isinstance(attempts, bool) or attempts < 0:
         raise InvalidValueError(f"retry_max_attempts is {attempts!r}: it counts retries, so it is 0 or more")
-    if not isinstance(backoff, int | float) or not backoff > 0:
+    if not isinstance(backoff, int | float) or not 0 < backoff < float("inf"):
         raise InvalidValueError(f"retry_backoff is {backoff!r}: it multiplies the wait, so it is more than 0")
     return RetryPolicy(
         max_attempts=attempts,
-        delay_seconds=_seconds(options, "retry_delay", 1),
+        delay_seconds=in_seconds("retry_delay", options.get("retry_delay", 1)),
         backoff=backoff,
-        max_delay_seconds=_seconds(options, "retry_max_delay", 600),
-        jitter=options.get("retry_jitter", False),
+        max_delay_seconds=in_seconds("retry_max_delay", options.get("retry_max_delay", 600)),
+        jitter=_switch(options, "retry_jitter"),
         retry_on=_errors(options, "retry_on", (Exception,)),
         no_retry_on=_errors(options, "no_retry_on", ()),
     )
 
 
-def _seconds(options: TaskOptions, name: str, default: float) -> float:
-    value: Any = options.get(name, default)
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if not isinstance(seconds, int | float) or not 0 <= seconds < float("inf"):
-        raise InvalidValueError(f"{name} is {value!r}: it is a number of seconds from 0, or a timedelta")
-    return seconds
+def _switch(options: TaskOptions, name: str) -> bool:
+    value: Any = options.get(name, False)
+    if not isinstance(value, bool):
+        raise InvalidValueError(f"{name} is {value!r}: it is True or False")
+    return value
 
 
 def _errors(
@@ -236,6 +254,9 @@ def _errors(
     return errors
 
 
-def _function(handler: Callable[..., Any] | None) -> Callable[..., Any] | None:
+def _function(options: TaskOptions, name: str) -> Callable[..., Any] | None:
     """A task given as a fallback or rollback is called as the function that it is."""
+    handler: Any = options.get(name)
+    if handler is not None and not callable(handler):
+        raise InvalidValueError(f"{name} is {handler!r}: it is a function that takes the task's arguments")
     return handler.func if isinstance(handler, Task) else handler

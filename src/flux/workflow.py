@@ -11,7 +11,7 @@ from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
 from flux.domain.definitions import WorkflowDefinition
 from flux.domain.execution_context import ExecutionContext
 from flux.engine import calls, launcher
-from flux.engine.launcher import MISSING, ExecutionHandle
+from flux.engine.launcher import MISSING, ExecutionHandle, Missing
 from flux.errors import BodyError, InvalidValueError
 
 T = TypeVar("T")
@@ -49,7 +49,7 @@ class Workflow(Generic[T, R]):
         self.__doc__ = func.__doc__
         self.__wrapped__ = func
 
-    def run(self, input: T = MISSING, *, execution_id: str | None = None) -> ExecutionContext[T]:  # type: ignore[assignment]  # noqa: A002
+    def run(self, input: T | Missing = MISSING, *, execution_id: str | None = None) -> ExecutionContext[T]:  # noqa: A002
         """Run an execution in this process until it is finished or paused.
 
         With an id it is start-or-continue: an unknown id is started; a known one is continued if it was interrupted,
@@ -75,31 +75,38 @@ class Workflow(Generic[T, R]):
         self._refuse_in_body("run")
         return launcher.current().run(self.definition, input, execution_id)
 
-    async def run_async(self, input: T = MISSING, *, execution_id: str | None = None) -> ExecutionContext[T]:  # type: ignore[assignment]  # noqa: A002
+    async def run_async(self, input: T | Missing = MISSING, *, execution_id: str | None = None) -> ExecutionContext[T]:  # noqa: A002
         """`run`, on the running event loop."""
         self._refuse_in_body("run_async")
         return await launcher.current().run_async(self.definition, input, execution_id)
 
-    def resume(self, execution_id: str, input: Any = None) -> ExecutionContext[T]:  # noqa: A002
+    def resume(self, execution_id: str, input: Any = None, *, name: str | None = None) -> ExecutionContext[T]:  # noqa: A002
         """Answer the oldest open pause of an execution, and run it on.
 
         Args:
             execution_id: Which execution.
             input: What `await pause(...)` returns in the body.
+            name: Answer the pause of this name; so a repeat cannot answer the next one.
 
         Raises:
             ExecutionContextNotFoundError: There is no such execution.
             ExecutionConflictError: It is not paused, or it belongs to another workflow.
         """
         self._refuse_in_body("resume")
-        return launcher.current().resume(self.definition, execution_id, input)
+        return launcher.current().resume(self.definition, execution_id, input, name)
 
-    async def resume_async(self, execution_id: str, input: Any = None) -> ExecutionContext[T]:  # noqa: A002
+    async def resume_async(
+        self,
+        execution_id: str,
+        input: Any = None,  # noqa: A002
+        *,
+        name: str | None = None,
+    ) -> ExecutionContext[T]:
         """`resume`, on the running event loop."""
         self._refuse_in_body("resume_async")
-        return await launcher.current().resume_async(self.definition, execution_id, input)
+        return await launcher.current().resume_async(self.definition, execution_id, input, name)
 
-    def start(self, input: T = MISSING, *, execution_id: str | None = None) -> ExecutionHandle:  # type: ignore[assignment]  # noqa: A002
+    def start(self, input: T | Missing = MISSING, *, execution_id: str | None = None) -> ExecutionHandle:  # noqa: A002
         """Start an execution and return at once; it is recorded durably when this returns.
 
         It runs on the running event loop, or on a thread of Flux's own where there is none.
@@ -174,12 +181,17 @@ def _define(func: Callable[..., Any], options: WorkflowOptions) -> WorkflowDefin
         name = getattr(func, "__name__", "workflow")
         raise InvalidValueError(f"a workflow takes its execution context: write {name}(ctx: ExecutionContext)")
     return WorkflowDefinition(
-        name=options.get("name") or str(getattr(func, "__name__", type(func).__name__)),
+        name=_text("name", options.get("name", getattr(func, "__name__", type(func).__name__))),
         func=func,
-        is_async=inspect.iscoroutinefunction(func),
-        version=options.get("version") or _digest(func),
+        version=_text("version", options["version"]) if "version" in options else _digest(func),
         location=_location(func),
     )
+
+
+def _text(option: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise InvalidValueError(f"{option} is {value!r}: it is a text, and not empty")
+    return value
 
 
 def input_annotation(definition: WorkflowDefinition) -> Any:

@@ -27,6 +27,12 @@ class Arguments:
     data: bytes
     instance: Any = None
 
+    def copy(self) -> Mapping[str, Any]:
+        """The arguments by name, as a replay would give them: nobody else holds these objects."""
+        if all(map(serde.is_plain, self.named.values())):
+            return self.named
+        return serde.decode_arguments(self.data, dict(self.named))
+
 
 class Parameters:
     """A function's parameters: binds calls to names, and calls it with them again."""
@@ -40,6 +46,11 @@ class Parameters:
         # Most functions: every parameter can be named, so binding needs no inspection.
         self._simple = not any(p.kind in {_POSITIONAL_ONLY, _VAR_POSITIONAL, _VAR_KEYWORD} for p in parameters)
         self._simple = self._simple and all(p.kind is not inspect.Parameter.KEYWORD_ONLY for p in parameters)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters' names, in order."""
+        return self._names
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """Name the arguments.
@@ -64,7 +75,7 @@ class TaskDefinition:
     """A task, as its decorator and options describe it.
 
     Args:
-        name: As it stands in the history.
+        name: As it stands in the history; may be a template over the arguments, like "get_{repo}".
         func: What an attempt calls.
         parameters: Of `func`, without the `self` of a method.
         retry: When a failed attempt is tried again.
@@ -77,12 +88,16 @@ class TaskDefinition:
     name: str
     func: Callable[..., Any]
     parameters: Parameters
-    is_async: bool
+    is_name_template: bool = False
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeout_seconds: float = 0.0
     fallback: Callable[..., Any] | None = None
     rollback: Callable[..., Any] | None = None
     pure: bool = False
+
+    def name_of(self, arguments: Arguments) -> str:
+        """The name of a call with these arguments."""
+        return self.name.format(**arguments.named) if self.is_name_template else self.name
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any], instance: Any = None) -> Arguments:
         """Bind and encode the arguments of a call.
@@ -104,12 +119,9 @@ class WorkflowDefinition:
         func: The body; takes the execution context.
         version: Informs, and unblocks diverged executions when it changes.
         location: Where the code is, so that an execution can be continued without naming it again.
-        input_annotation: `T` of the body's `ExecutionContext[T]`, or `Any`.
     """
 
     name: str
     func: Callable[..., Any]
-    is_async: bool
     version: str
     location: str
-    input_annotation: Any = Any

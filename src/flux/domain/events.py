@@ -5,6 +5,9 @@ from enum import StrEnum
 from typing import Any
 
 from flux import serde
+from flux.domain.execution import ExecutionState
+
+__all__ = ["ExecutionEvent", "ExecutionEventType", "ExecutionState"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNDECODED = object()

@@ -40,7 +40,7 @@ class RetryPolicy:
 
     def longest_delay_before(self, attempt: int) -> float:
         """`min(delay * backoff**(attempt - 1), max_delay)` seconds; 0 before the original attempt."""
-        if attempt == 0:
+        if attempt == 0 or self.delay_seconds == 0:
             return 0
         try:
             return min(self.delay_seconds * self.backoff ** (attempt - 1), self.max_delay_seconds)

@@ -16,7 +16,7 @@ from flux.clock import Clock, SystemClock
 from flux.domain.definitions import TaskDefinition
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
-from flux.engine.threads import Threads
+from flux.engine.threads import Threads, resolve
 from flux.errors import ExecutionTimeoutError, RetryError
 
 MICROSECONDS = 1_000_000
@@ -71,25 +71,28 @@ class Attempts:
     Args:
         task: What is called.
         call_id: Of the call, for messages.
-        named: The arguments, by name: a copy of its own.
+        arguments: Gives the arguments by name, for each attempt a copy of its own.
         instance: The object a method is bound to.
         recorder: Where each step is written.
         progress: What history already has between the start of the call and its outcome.
+        grace_seconds: How long an attempt that timed out may clean up.
     """
 
     def __init__(
         self,
         task: TaskDefinition,
         call_id: str,
-        named: Mapping[str, Any],
+        arguments: Callable[[], Mapping[str, Any]],
         instance: Any,
         *,
         recorder: Recorder,
         clock: Clock,
         threads: Threads,
         progress: Sequence[ExecutionEvent] = (),
+        grace_seconds: float = 5.0,
     ) -> None:
-        self._task, self._call_id, self._named, self._instance = task, call_id, named, instance
+        self._task, self._call_id, self._arguments, self._instance = task, call_id, arguments, instance
+        self._grace_seconds = grace_seconds
         self._recorder, self._clock, self._threads = recorder, clock, threads
         self._progress = progress
 
@@ -217,7 +220,7 @@ class Attempts:
     async def _begin(self, started: Type, failure: _Failure) -> None:
         if not any(event.type is started for event in self._progress):
             detail = serde.encode({"error": failure.error, "inner": failure.inner})
-            self._recorder.record(started, serde.encode_arguments(dict(self._named)), detail)
+            self._recorder.record(started, serde.encode_arguments(dict(self._arguments())), detail)
         await self._recorder.before_acting()
 
     def _done(self, *types: Type) -> ExecutionEvent | None:
@@ -238,36 +241,69 @@ class Attempts:
         """
         self._recorder.acting(is_active=True)
         try:
-            if not timeout:
-                return await self._call(function, None)
-            scope = asyncio.timeout(None)
-            try:
-                async with scope:
-                    return await self._call(function, functools.partial(_expire_in, timeout, scope))
-            except TimeoutError as error:
-                if not scope.expired():
-                    raise
-                raise self._timed_out(function, timeout) from error.__cause__
-        except (SystemExit, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
-                raise
-            raise RuntimeError(f"the task raised {type(error).__name__}, which would end more than itself") from error
+            return await (self._call_within(timeout, function) if timeout else self._call(function))
         finally:
             self._recorder.acting(is_active=False)
 
-    async def _call(self, function: Callable[..., Any], on_start: Callable[[], None] | None) -> Any:
+    async def _call_within(self, seconds: float, function: Callable[..., Any]) -> Any:
+        """Call it in a task of its own, and go on without it if it outlives the cancellation that follows."""
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        expiry: asyncio.TimerHandle | None = None
+        has_expired = False
+
+        def start_clock() -> None:  # Time spent in the queue of the threads does not count.
+            nonlocal expiry
+            expiry = loop.call_later(seconds, expire)
+
+        def expire() -> None:
+            nonlocal has_expired
+            has_expired = True
+            work.cancel()
+            loop.call_later(0 if _is_sync(function) else self._grace_seconds, resolve, over)
+
+        work = loop.create_task(self._call(function, start_clock))
+        work.add_done_callback(lambda _: resolve(over))
+        try:
+            await over
+        except asyncio.CancelledError:
+            work.cancel()
+            await asyncio.wait([work], timeout=self._grace_seconds)
+            raise
+        finally:
+            if expiry is not None:
+                expiry.cancel()
+        if work.done() and not work.cancelled():
+            work.exception()  # Looked at, so that asyncio does not report it as lost.
+        if has_expired:
+            raise self._timed_out(function, seconds)
+        return work.result()
+
+    async def _call(self, function: Callable[..., Any], on_start: Callable[[], None] | None = None) -> Any:
+        """Call it, and let nothing that it raises end more than the task: SystemExit would end the host loop."""
+        try:
+            return await self._invoke(function, on_start)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                raise
+            raise RuntimeError(f"the task raised {_describe(error)}, which would end more than itself") from error
+
+    async def _invoke(self, function: Callable[..., Any], on_start: Callable[[], None] | None) -> Any:
         """Call it where it belongs: async functions on this loop, others in a thread of ours."""
         target = function if self._instance is None else functools.partial(function, self._instance)
+        arguments = self._arguments()
         if inspect.iscoroutinefunction(function):
             if on_start is not None:
                 on_start()
-            return await self._task.parameters.call(target, self._named)
-        value = await self._threads.run(lambda: self._task.parameters.call(target, self._named), on_start)
+            return await self._task.parameters.call(target, arguments)
+        value = await self._threads.run(lambda: self._task.parameters.call(target, arguments), on_start)
         return await value if inspect.isawaitable(value) else value
 
     def _timed_out(self, function: Callable[..., Any], timeout: float) -> ExecutionTimeoutError:
         text = f"Task {self._task.name} ({self._call_id}) timed out ({timeout:g}s)."
-        if not inspect.iscoroutinefunction(function):
+        if _is_sync(function):
             text += " Its thread was left behind, because Python cannot stop a thread."
         return ExecutionTimeoutError(text)
 
@@ -279,7 +315,7 @@ async def run_unrecorded(task: TaskDefinition, named: Mapping[str, Any], instanc
         ExecutionError: It failed, as it would in a body.
     """
     attempts = Attempts(
-        task, "", named, instance, recorder=_Unrecorded(), clock=SystemClock(), threads=_unrecorded_threads
+        task, "", lambda: named, instance, recorder=_Unrecorded(), clock=SystemClock(), threads=_unrecorded_threads
     )
     match await attempts.run():
         case Succeeded(value):
@@ -304,9 +340,13 @@ class _Unrecorded:
 _unrecorded_threads = Threads()
 
 
-def _expire_in(seconds: float, scope: asyncio.Timeout) -> None:
-    """Start the clock of an attempt: time spent in the queue of the threads does not count."""
-    scope.reschedule(asyncio.get_running_loop().time() + seconds)
+def _is_sync(function: Callable[..., Any]) -> bool:
+    return not inspect.iscoroutinefunction(function)
+
+
+def _describe(error: BaseException) -> str:
+    text = str(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def _is_being_cancelled() -> bool:

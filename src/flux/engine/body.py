@@ -8,6 +8,7 @@ they were delivered first, and what the body decides is compared with what it de
 import asyncio
 import contextvars
 import heapq
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -162,16 +163,14 @@ class Body:
 
     async def _main(self) -> Any:
         value = self._workflow.func(self._context)
-        return await value if self._workflow.is_async or hasattr(value, "__await__") else value
+        return await value if inspect.isawaitable(value) else value
 
     def _returned(self, main: asyncio.Task[Any]) -> None:
         """As `asyncio.run` does: what the body left running is cancelled, in order."""
-        if main.cancelled():
-            self.outcome = Raised(asyncio.CancelledError())
-        elif (error := main.exception()) is not None:
-            self.outcome = Raised(error)
-        else:
+        try:
             self.outcome = Returned(main.result())
+        except BaseException as error:  # noqa: BLE001 - whatever a body raises is its outcome.
+            self.outcome = Raised(error)
         self._is_over = True
         for task in self.loop.live_tasks:
             if task is not main:
@@ -200,7 +199,13 @@ class Body:
         if self._is_over:
             await self.loop.create_future()  # A clean-up after the body's end starts nothing any more.
         call = Call(
-            self.next_call_id(), target, arguments, self.loop.create_future(), PARENT.get(), contextvars.copy_context()
+            self.next_call_id(),
+            target.name_of(arguments),
+            target,
+            arguments,
+            self.loop.create_future(),
+            PARENT.get(),
+            contextvars.copy_context(),
         )
         self._make(call)
         try:
@@ -251,11 +256,11 @@ class Body:
         self._waiting[call.id] = call
         record = self._history.calls.get(call.id)
         if record is None:
-            self._decide(lambda: self._run(call), call.id, call.target.name)
+            self._decide(lambda: self._run(call), call.id, call.name)
         elif record.started is None:
-            self._diverged(divergence.not_a_timer(record.outcome, call.target.name))
-        elif record.started.name != call.target.name or record.started.data != call.arguments.data:
-            self._diverged(divergence.other_call(record.started, call.target.name, call.arguments.data))
+            self._diverged(divergence.not_a_timer(record.outcome, call.name))
+        elif record.started.name != call.name or record.started.data != call.arguments.data:
+            self._diverged(divergence.other_call(record.started, call.name, call.arguments.data))
         elif record.outcome is None:
             self._decide_again(lambda: self._run(call))
 

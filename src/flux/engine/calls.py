@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 from asyncio import events as asyncio_events
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from flux import serde
 from flux.domain.definitions import Arguments, TaskDefinition
@@ -21,13 +21,6 @@ CURRENT_ATTEMPT: contextvars.ContextVar["Call | None"] = contextvars.ContextVar(
 PARENT: contextvars.ContextVar[str | None] = contextvars.ContextVar("flux_parent", default=None)
 
 
-class Target(Protocol):
-    """What can be called: it has the name that history shows."""
-
-    @property
-    def name(self) -> str: ...
-
-
 @dataclass(frozen=True, slots=True)
 class PauseRequest:
     """The target of a pause.
@@ -40,8 +33,8 @@ class PauseRequest:
     label: str
     output: bytes
 
-    @property
-    def name(self) -> str:
+    def name_of(self, arguments: Arguments) -> str:
+        """The name of a call to it."""
         return "pause"
 
 
@@ -51,6 +44,7 @@ class Call:
 
     Args:
         id: Its number in the body, which is the same in every replay.
+        name: As the history shows it.
         target: What is called.
         arguments: With what.
         future: Where the body waits for the outcome.
@@ -60,6 +54,7 @@ class Call:
     """
 
     id: str
+    name: str
     target: TaskDefinition | PauseRequest
     arguments: Arguments
     future: asyncio.Future[Any]
@@ -89,7 +84,7 @@ def require_body(what: str) -> "Body":
     if body is not None:
         return body
     attempt = CURRENT_ATTEMPT.get()
-    where = f"the task {attempt.target.name!r}" if attempt else "plain code"
+    where = f"the task {attempt.name!r}" if attempt else "plain code"
     raise BodyError(f"{what} was called in {where}: it belongs in the body of a workflow, so call it there")
 
 
@@ -105,7 +100,7 @@ async def call(task: TaskDefinition, args: tuple[Any, ...], kwargs: dict[str, An
     attempt = CURRENT_ATTEMPT.get()
     if attempt is not None:
         raise BodyError(
-            f"the task {task.name!r} was called inside the task {attempt.target.name!r}: call it in the body of the "
+            f"the task {task.name!r} was called inside the task {attempt.name!r}: call it in the body of the "
             f"workflow, or call its function with {task.name}.func(...), which records nothing"
         )
     return await run_unrecorded(task, task.parameters.bind(args, kwargs), instance)

@@ -3,11 +3,9 @@
 import asyncio
 import threading
 import weakref
-from collections.abc import Sequence
 from typing import Any
 
 from flux.domain.definitions import WorkflowDefinition
-from flux.domain.events import ExecutionEvent
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
 from flux.engine import patches
@@ -35,7 +33,7 @@ class Engine:
         patches.install()
         self._parts, self._committer = parts, committer
         self._journals: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Journal] = weakref.WeakKeyDictionary()
-        self._runners: set[Runner] = set()
+        self._runners: dict[str, Runner] = {}
         self._lock = threading.Lock()
 
     async def run(
@@ -63,7 +61,7 @@ class Engine:
         """
         runner: Runner | None = None
         if create is not None:
-            runner = self._runner(workflow, execution_id, inline=inline, create=create, input_data=input_data)
+            runner = self._create(workflow, execution_id, create, input_data, inline=inline)
         while True:
             seen = self._parts.store.news()
             runner = runner or self._claim(workflow, execution_id, inline=inline)
@@ -90,7 +88,7 @@ class Engine:
     def abandon_all(self) -> None:
         """The process was taken for dead: its runners stop, each on its own loop (safe from any thread)."""
         with self._lock:
-            runners = list(self._runners)
+            runners = list(self._runners.values())
         for runner in runners:
             runner.done.get_loop().call_soon_threadsafe(runner.abandon)
 
@@ -99,8 +97,6 @@ class Engine:
         self._committer.close()
 
     async def _drive(self, runner: Runner) -> RunOutcome:
-        with self._lock:
-            self._runners.add(runner)
         asyncio.get_running_loop().call_soon(runner.begin)
         try:
             return await asyncio.shield(runner.done)  # A cancelled wait must not cancel what is waited for.
@@ -109,40 +105,58 @@ class Engine:
             raise
         finally:
             with self._lock:
-                self._runners.discard(runner)
+                if self._runners.get(runner.execution_id) is runner:
+                    del self._runners[runner.execution_id]
 
     def _claim(self, workflow: WorkflowDefinition, execution_id: str, *, inline: bool) -> Runner | None:
-        claim = self._parts.store.claim(
-            execution_id,
-            worker=self._parts.lease.acquire(),
-            version=workflow.version,
-            now=self._parts.clock.now(),
-        )
-        if claim is None:
-            return None
-        return self._runner(workflow, execution_id, inline=inline, fence=claim.row.fence, events=claim.events)
+        store, worker = self._parts.store, self._parts.lease.acquire()
+        journal = self._journal(inline=inline)
+        with self._lock:  # So that another thread that finds it ours finds its runner, too.
+            self._release_forgotten(execution_id, worker)
+            claim = store.claim(execution_id, worker=worker, version=workflow.version, now=self._parts.clock.now())
+            if claim is None:
+                return None
+            runner = Runner(
+                self._parts,
+                journal,
+                workflow,
+                execution_id=execution_id,
+                fence=claim.row.fence,
+                events=claim.events,
+            )
+            self._runners[execution_id] = runner
+        return runner
 
-    def _runner(
+    def _release_forgotten(self, execution_id: str, worker: str) -> None:
+        """Free an execution that is ours, but that nobody here runs: the database failed when it was given back."""
+        if execution_id in self._runners:
+            return
+        row = self._parts.store.get(execution_id)
+        if row is not None and row.state is ExecutionState.RUNNING and row.worker == worker:
+            self._parts.store.release(execution_id, fence=row.fence)
+
+    def _create(
         self,
         workflow: WorkflowDefinition,
         execution_id: str,
+        create: NewExecution,
+        input_data: bytes | None,
         *,
         inline: bool,
-        fence: int = 1,
-        events: Sequence[ExecutionEvent] = (),
-        create: NewExecution | None = None,
-        input_data: bytes | None = None,
     ) -> Runner:
-        return Runner(
+        runner = Runner(
             self._parts,
             self._journal(inline=inline),
             workflow,
             execution_id=execution_id,
-            fence=fence,
-            events=events,
+            fence=1,
+            events=(),
             create=create,
             input_data=input_data,
         )
+        with self._lock:
+            self._runners.setdefault(execution_id, runner)
+        return runner
 
     def _journal(self, *, inline: bool) -> Journal:
         loop = asyncio.get_running_loop()

@@ -85,7 +85,10 @@ class Log:
     ) -> None:
         self._journal, self._owner = journal, owner
         self._execution_id, self._fence, self._create = execution_id, fence, create
-        self._seq = self._taken = self._durable = last_seq
+        self._seq = self._taken = last_seq
+        # Everything that is to be stored, events and parkings alike, has a position; waiting is for positions.
+        self._position = self._durable = 0
+        self._answering = 0  # The position that the append under way reaches.
         self._time = last_time
         self._events: list[ExecutionEvent] = []
         self._ahead_bytes = 0
@@ -109,6 +112,7 @@ class Log:
     ) -> ExecutionEvent:
         """Give a fact its place in the history.  It is in memory until the next commit."""
         self._seq += 1
+        self._position += 1
         self._time = max(self._time, self._journal.clock.now())
         event = ExecutionEvent(self._execution_id, self._seq, type_, call_id, name, data, detail, time_us=self._time)
         self._events.append(event)
@@ -131,12 +135,12 @@ class Log:
 
     def finish(self, state: ExecutionState) -> None:
         """The events recorded so far are the last ones."""
-        self._state = state
-        self._touch()
+        self.park(state)
 
     def park(self, state: ExecutionState, *, wake_at: int | None = None) -> None:
         """Give the execution up with the next commit, unless something is in its inbox."""
         self._state, self._wake_at = state, wake_at
+        self._position += 1
         self._touch()
 
     def block(self, reason: str, version: str) -> None:
@@ -146,14 +150,14 @@ class Log:
 
     def when_durable(self, callback: Callable[[], None]) -> None:
         """Call back when everything recorded so far is on disk, soon if it is already."""
-        if self._seq == self._durable and not self.is_dirty:
+        if self._position == self._durable:
             self._journal.soon(callback)
         else:
-            self._waiters.append((self._seq, callback))
+            self._waiters.append((self._position, callback))
 
     def is_far_ahead(self) -> bool:
         """Whether so much is not yet durable that even pure work should wait."""
-        return self._seq - self._durable > AHEAD_EVENTS or self._ahead_bytes > AHEAD_BYTES
+        return self._position - self._durable > AHEAD_EVENTS or self._ahead_bytes > AHEAD_BYTES
 
     @property
     def has_waiters(self) -> bool:
@@ -178,7 +182,9 @@ class Log:
         events, self._events = self._events[:EVENTS_PER_APPEND], self._events[EVENTS_PER_APPEND:]
         append = Append(execution_id=self._execution_id, fence=self._fence, expected_seq=self._taken, events=events)
         append.create = self._create
+        self._answering = self._position
         if self._events:  # The rest follows; what is said about the whole goes with the last part.
+            self._answering -= len(self._events) + 1
             self._touch()
         else:
             append.state, append.wake_at = self._state, self._wake_at
@@ -209,8 +215,8 @@ class Log:
 
     def _stored(self, append: Append) -> None:
         self._create = None
-        self._durable = append.expected_seq + len(append.events)
-        if self._durable == self._seq:
+        self._durable = self._answering
+        if self._durable == self._position:
             self._ahead_bytes = 0
         if append.events and telemetry.attached():
             telemetry.emit("events.appended", execution_id=self._execution_id, events=append.events)

@@ -11,19 +11,21 @@ import contextlib
 import contextvars
 import hashlib
 import logging
+import math
 import sys
 import time
 from asyncio import events as asyncio_events
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn, Protocol
 
-from flux.errors import BodyError
+from flux.errors import BodyError, InvalidValueError
 
 logger = logging.getLogger("flux.body")
 
 BUSY_WAIT_HANDLES = 100_000
 CLOSE_TRIES = 20  # A TaskGroup awaits twice on its way out; more than that is a body that refuses to end.
 ALIVE_LIMIT = 100
+NEVER_SECONDS = 1e11  # 3,000 years: a timer that is due later is not armed, and never fires.
 REFUSALS = 1_000  # Calls refused while unloading; then they suspend, so that a `while True` body is put aside.
 
 
@@ -126,16 +128,19 @@ class BodyLoop(asyncio.AbstractEventLoop):
     ) -> Any:
         if self._unloading:
             self.refuse_while_unloading()
+        if math.isnan(when):
+            raise InvalidValueError("a timer is set to nan: give it a number of seconds")
         timer = BodyTimer(when, callback, args, self, context)
         if when <= self._now:
             self._ready.append(timer)
-        else:
+        elif when < NEVER_SECONDS:
             timer._scheduled = True  # type: ignore[attr-defined]  # Makes cancel() call _timer_handle_cancelled.
             self._timers.timer_armed(timer)
         return timer
 
     def _timer_handle_cancelled(self, timer: BodyTimer) -> None:
-        self._timers.timer_cancelled(timer)
+        if timer._scheduled:  # type: ignore[attr-defined]  # It may be ready already, or never have been armed.
+            self._timers.timer_cancelled(timer)
 
     def create_future(self) -> BodyFuture:
         if self._unloading:
@@ -327,12 +332,14 @@ def _eager_task(loop: BodyLoop, coro: Any, **options: Any) -> BodyTask:
 
 
 def _where(task: asyncio.Task[Any]) -> str:
-    """The line at which a task is suspended: the innermost frame that it awaits in."""
+    """The line at which a task is suspended: the innermost one that is the user's."""
     coroutine: Any = task.get_coro()
-    frame = None
-    while coroutine is not None and getattr(coroutine, "cr_frame", None) is not None:
-        frame, coroutine = coroutine.cr_frame, coroutine.cr_await
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
+    line = ""
+    while coroutine is not None and (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in {"asyncio", "contextlib", "flux"}:
+            line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        coroutine = coroutine.cr_await
+    return line
 
 
 def _refuse(name: str) -> NoReturn:

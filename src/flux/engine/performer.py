@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from flux import serde
 from flux.domain.definitions import TaskDefinition
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
@@ -14,6 +13,7 @@ from flux.engine.attempts import Attempts, Failed, Succeeded
 from flux.engine.calls import CURRENT_ATTEMPT, Call
 from flux.engine.journal import Journal
 from flux.engine.parts import Parts
+from flux.engine.threads import resolve
 
 LEASE_POLL_SECONDS = 0.05
 
@@ -84,18 +84,16 @@ class Performer:
         self, call: Call, task: TaskDefinition, progress: Sequence[ExecutionEvent]
     ) -> Succeeded | Failed:
         CURRENT_ATTEMPT.set(call)
-        named = call.arguments.named
-        if not all(map(serde.is_plain, named.values())):
-            named = serde.decode_arguments(call.arguments.data, dict(named))
         attempts = Attempts(
             task,
             call.id,
-            named,
+            call.arguments.copy,
             call.arguments.instance,
             recorder=_CallRecorder(self, call, task),
             clock=self._parts.clock,
             threads=self._parts.threads,
             progress=progress,
+            grace_seconds=self._parts.cancel_grace_seconds,
         )
         if not self._parts.lease.is_trusted():
             await self.until_trusted()
@@ -151,9 +149,3 @@ class _CallRecorder:
 
     def acting(self, *, is_active: bool) -> None:
         self.performer.count(1 if is_active else -1)
-
-
-def resolve(future: "asyncio.Future[None]") -> None:
-    """Set a future that nobody may have given up."""
-    if not future.done():
-        future.set_result(None)

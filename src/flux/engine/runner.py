@@ -24,7 +24,8 @@ from flux.engine.journal import Journal, Log
 from flux.engine.loop import BodyTimer
 from flux.engine.outcomes import Asleep, Blocked, RunOutcome, Settled, Superseded
 from flux.engine.parts import Parts
-from flux.engine.performer import Performer, resolve
+from flux.engine.performer import Performer
+from flux.engine.threads import resolve
 from flux.errors import BodyError, FluxError, StoreError, UnserializableValue
 from flux.ports import AppendResult, Message, NewExecution, Pause
 
@@ -88,6 +89,9 @@ class Runner:
 
     def begin(self) -> None:
         """Start or continue the execution; call it from a plain callback of the host loop."""
+        self._guard(self._begin)
+
+    def _begin(self) -> None:
         if not any(e.type is Type.WORKFLOW_STARTED for e in self._history.events[:3]):
             data = self._history.events[0].data if self._history.events else self._input_data
             self._record(Type.WORKFLOW_STARTED, "", self._workflow.name, data)
@@ -162,7 +166,7 @@ class Runner:
         """Record the start of a call, unless it is recorded, and run it."""
         record = self._history.calls.get(call.id)
         if record is None or record.started is None:
-            self._record(Type.TASK_STARTED, call.id, call.target.name, call.arguments.data, call.detail)
+            self._record(Type.TASK_STARTED, call.id, call.name, call.arguments.data, call.detail)
         self._open[call.id] = call
         if self._resumed is not None:
             self._resumed.append(call)
@@ -174,11 +178,12 @@ class Runner:
         if call.id in self._cancelled:
             return
         self._cancelled.add(call.id)
+        self._pauses.pop(call.id, None)
         if self._performer.is_running(call.id):
             self._performer.cancel(call.id)
-            self._host.call_later(self._parts.cancel_grace_seconds, self._end_cancelled, call.id)
+            self._host.call_later(self._parts.cancel_grace_seconds, self._guard, self._end_cancelled, call.id)
         else:
-            self._host.call_soon(self._end_cancelled, call.id)
+            self._host.call_soon(self._guard, self._end_cancelled, call.id)
 
     def combinator_began(self, call_id: str, name: str, parent: str | None) -> None:
         """Record the start of a combinator."""
@@ -196,7 +201,7 @@ class Runner:
         if isinstance(target, PauseRequest):
             self._open_pause(call, target)
         elif target.pure and not self._log.is_far_ahead():
-            self._host.call_soon(self._launch, call, target)
+            self._host.call_soon(self._guard, self._launch, call, target)
         else:
             self._log.when_durable(functools.partial(self._launch, call, target))
 
@@ -219,25 +224,27 @@ class Runner:
     def call_progressed(self, call: Call, type_: Type, data: bytes | None, detail: bytes | None) -> None:
         """Record a step of a call's attempts."""
         if not self._is_closed and call.id in self._open and call.id not in self._cancelled:
-            self._record(type_, call.id, call.target.name, data, detail)
+            self._record(type_, call.id, call.name, data, detail)
 
     def call_ended(self, call: Call, outcome: Succeeded | Failed) -> None:
         """Record the outcome of a call and deliver it, in one step."""
-        if self._is_closed:
-            return
+        if not self._is_closed:
+            self._guard(self._end, call, outcome)
+
+    def _end(self, call: Call, outcome: Succeeded | Failed) -> None:
         if call.id in self._cancelled:
             self._end_cancelled(call.id)  # A late result is dropped.
         elif isinstance(outcome, Succeeded):
-            event = self._record(Type.TASK_COMPLETED, call.id, call.target.name, outcome.data)
+            event = self._record(Type.TASK_COMPLETED, call.id, call.name, outcome.data)
             event.remember(outcome.value)
             self._deliver(event)
         else:
-            self._deliver(self._record(Type.TASK_FAILED, call.id, call.target.name, outcome.data))
+            self._deliver(self._record(Type.TASK_FAILED, call.id, call.name, outcome.data))
 
     def call_stopped(self, call: Call) -> None:
         """A cancelled call has cleaned up; one that the closing host loop cancelled is no fact."""
         if call.id in self._cancelled:
-            self._end_cancelled(call.id)
+            self._guard(self._end_cancelled, call.id)
 
     def call_broke(self, error: BaseException) -> None:
         """A fault of the engine itself: show it, record nothing."""
@@ -249,9 +256,9 @@ class Runner:
         if self._is_closed or call is None:
             return
         self._performer.give_up(call_id)
-        if call_id in self._pauses:
+        if isinstance(call.target, PauseRequest):
             self._log.pause_closed(call_id)
-        self._deliver(self._record(Type.TASK_CANCELLED, call_id, call.target.name))
+        self._deliver(self._record(Type.TASK_CANCELLED, call_id, call.name))
 
     def _deliver(self, event: ExecutionEvent) -> None:
         self._open.pop(event.call_id, None)
@@ -259,7 +266,7 @@ class Runner:
         self._cancelled.discard(event.call_id)
         if self._parts.replay_each_step:
             self._drop_body()
-            self._log.when_durable(self._reload)
+            self._log.when_durable(functools.partial(self._guard, self._reload))
         elif self._body is not None:
             self._body.deliver(event)
             self._step_ended()
@@ -276,7 +283,7 @@ class Runner:
         self._armed = timer
         if timer is not None and self._body is not None:
             delay = (self._body.due_us(timer) - self._parts.clock.now()) / MICROSECONDS
-            self._timer = self._host.call_later(max(0.0, delay), self._timer_due)
+            self._timer = self._host.call_later(max(0.0, delay), self._guard, self._timer_due)
 
     def _timer_due(self) -> None:
         self._timer = self._armed = None
@@ -293,7 +300,7 @@ class Runner:
             event = self._record(Type.TIMER_FIRED, timer.call_id, "timer", None, detail)
             if self._parts.replay_each_step:
                 self._drop_body()
-                self._log.when_durable(self._reload)
+                self._log.when_durable(functools.partial(self._guard, self._reload))
                 return
             self._body.deliver(event)
             if self._is_stuck():
@@ -304,7 +311,7 @@ class Runner:
     def _watch_inbox(self) -> None:
         """While a pause is open and other branches run, a resume may come from another process."""
         if self._pauses and self._news is None and not self._is_closed:
-            self._news = self._host.call_later(NEWS_SECONDS, self._look_for_news)
+            self._news = self._host.call_later(NEWS_SECONDS, self._guard, self._look_for_news)
 
     def _look_for_news(self) -> None:
         self._news = None
@@ -319,8 +326,8 @@ class Runner:
     def _read_inbox(self) -> None:
         if self._pauses:
             for message in self._parts.store.inbox(self.execution_id):
-                if self._body is None or self._is_closed:
-                    return  # Dropped in this step: the next one reads the rest.
+                if self._body is None or self._is_closed or self._is_settling:
+                    return  # The rest is read when the body is loaded again, or when it cannot be parked over it.
                 self._receive(message)
 
     def _receive(self, message: Message) -> None:
@@ -442,12 +449,22 @@ class Runner:
     def log_got_news(self) -> None:
         """It was not parked after all: answer what is in the inbox."""
         self._is_settling = False
+        self._guard(self._answer_inbox)
+
+    def _answer_inbox(self) -> None:
         self._read_inbox()
         self._step_ended()
 
     def log_failed(self, error: StoreError) -> None:
         """The database cannot be used: nothing more can be promised."""
         self._fail_run(error)
+
+    def _guard(self, step: Callable[..., None], *args: Any) -> None:
+        """Take a step from a callback of the host loop: what it raises ends this run, and nobody waits for ever."""
+        try:
+            step(*args)
+        except Exception as error:  # noqa: BLE001 - a fault of the engine or of the database: shown by `run`.
+            self._fail_run(error)
 
     def _fail_run(self, error: BaseException) -> None:
         self._performer.stop()

@@ -108,12 +108,18 @@ def _perform(job: _Job) -> None:
         return  # The loop is closed: nobody waits.
 
 
+def resolve(future: "asyncio.Future[None]") -> None:
+    """Set a future that may be done, or given up, already."""
+    if not future.done():
+        future.set_result(None)
+
+
 def _settle(future: asyncio.Future[Any], value: Any, error: BaseException | None) -> None:
     if future.cancelled():
         return
     if error is None:
         future.set_result(value)
-    elif isinstance(error, StopIteration):  # A future refuses it.
-        future.set_exception(RuntimeError(f"the task raised StopIteration({error.value!r})"))
+    elif isinstance(error, StopIteration | GeneratorExit):  # A future refuses one, a coroutine is closed by the other.
+        future.set_exception(RuntimeError(f"the task raised {error!r}"))
     else:
         future.set_exception(error)

@@ -4,10 +4,13 @@ Pydantic loads itself when one of its names is first asked for, so its names are
 """
 
 import inspect
+import sys
+import typing
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, TypeVar, get_origin
 
 import pydantic
+import typing_extensions
 
 from flux.errors import InvalidInputError
 
@@ -56,9 +59,22 @@ def _place(steps: tuple[int | str, ...]) -> str:
     return "input" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
 
 
+def _typed_dict(annotation: Any) -> Any:
+    """The same, as pydantic wants it: before Python 3.12 it refuses those of the standard library."""
+    hints = typing.get_type_hints(annotation, include_extras=True)
+    fields = {
+        name: hint if name in annotation.__required_keys__ else typing_extensions.NotRequired[hint]
+        for name, hint in hints.items()
+    }
+    make: Any = typing_extensions.TypedDict
+    return make(annotation.__name__, fields)
+
+
 def _made(annotation: Any) -> "pydantic.TypeAdapter[Any]":
     if isinstance(annotation, TypeVar) or any(each in _OPEN for each in (annotation, get_origin(annotation))):
         return pydantic.TypeAdapter(Any)
+    if sys.version_info < (3, 12) and typing.is_typeddict(annotation):
+        annotation = _typed_dict(annotation)
     attempts: tuple[tuple[Any, pydantic.ConfigDict | None], ...] = (
         (annotation, pydantic.ConfigDict(arbitrary_types_allowed=True)),
         (annotation, None),  # A model and a dataclass have a configuration of their own.

@@ -121,7 +121,10 @@ class _Graph(Tagger):
 
     def records(self, error: BaseException, inner: BaseException | None, *, failure: bool) -> list[dict[str, Any]]:
         """The records of an error and of all that it refers to; its own is the first."""
-        self._place(error)
+        if failure:
+            self._errors.append(error)  # Not by its place: what it wraps is the error itself, as a record of its own.
+        else:
+            self._place(error)
         override = self._link("inner", inner)
         # The list grows while it is walked, by the errors that each one refers to.
         records = [self._record(each) for each in self._errors]

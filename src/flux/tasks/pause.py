@@ -1,16 +1,16 @@
 """Waiting for a person or a program."""
 
 import asyncio
-from datetime import timedelta
 from typing import Any
 
 from flux import serde
 from flux.domain.definitions import Arguments
+from flux.domain.durations import Duration, in_seconds
 from flux.engine.calls import PauseRequest, require_body
-from flux.errors import ExecutionTimeoutError
+from flux.errors import ExecutionTimeoutError, InvalidValueError
 
 
-async def pause(name: str, *, output: Any = None, timeout: float | timedelta | None = None) -> Any:
+async def pause(name: str, *, output: Any = None, timeout: Duration | None = None) -> Any:
     """Wait until somebody resumes the execution; returns what they send.
 
     A paused execution is a row in the database, and costs no memory.
@@ -22,6 +22,7 @@ async def pause(name: str, *, output: Any = None, timeout: float | timedelta | N
 
     Raises:
         ExecutionTimeoutError: Nobody resumed it in time.
+        InvalidValueError: The name is not a text, or the timeout not a duration.
         UnserializableValue: `output` cannot be recorded.
         BodyError: It was called outside the body of a workflow.
 
@@ -29,12 +30,14 @@ async def pause(name: str, *, output: Any = None, timeout: float | timedelta | N
         >>> approval = await pause("approval", output={"amount": 5})
     """
     body = require_body("pause()")
+    if not isinstance(name, str) or not name:
+        raise InvalidValueError(f"a pause is named {name!r}: name it by a text that says what is waited for")
+    seconds = None if timeout is None else in_seconds("timeout", timeout)
     arguments = {"name": name}
     request = PauseRequest(name, serde.encode(output))
     call = body.call(request, Arguments(arguments, serde.encode_arguments(arguments)))
-    if timeout is None:
+    if seconds is None:
         return await call
-    seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
     try:
         async with asyncio.timeout(seconds):
             return await call

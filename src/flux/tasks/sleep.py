@@ -1,10 +1,11 @@
 """Durable waiting."""
 
 import asyncio
-from datetime import timedelta
+
+from flux.domain.durations import Duration, in_seconds
 
 
-async def sleep(duration: float | timedelta) -> None:
+async def sleep(duration: Duration) -> None:
     """Wait.  In a body the wait survives restarts: it ends when it would have ended.
 
     It is `asyncio.sleep`, which is durable in a body as well, for those who think in timedeltas.
@@ -12,7 +13,10 @@ async def sleep(duration: float | timedelta) -> None:
     Args:
         duration: Seconds, or a `timedelta`.
 
+    Raises:
+        InvalidValueError: It is not a duration.
+
     Example:
         >>> await sleep(timedelta(days=3))
     """
-    await asyncio.sleep(duration.total_seconds() if isinstance(duration, timedelta) else duration)
+    await asyncio.sleep(in_seconds("duration", duration))
