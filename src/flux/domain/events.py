@@ -98,6 +98,19 @@ class ExecutionEvent:
         if serde.is_plain(value):
             self._value = value
 
+    def undecoded(self) -> "ExecutionEvent":
+        """The event as it is read from a store: nothing of it decoded yet."""
+        return ExecutionEvent(
+            self.execution_id,
+            self.seq,
+            self.type,
+            self.call_id,
+            self.name,
+            self.data,
+            self.detail_data,
+            time_us=self.time_us,
+        )
+
     def value_copy(self) -> Any:
         """The value, as an object that nobody else holds."""
         if self._value is not _UNDECODED and serde.is_plain(self._value):

@@ -104,6 +104,11 @@ class Attempts:
                 return await self._fall_back(self._recorded_failure())
             case Type.TASK_ROLLBACK_STARTED | Type.TASK_ROLLBACK_COMPLETED | Type.TASK_ROLLBACK_FAILED:
                 return await self._roll_back(self._recorded_failure())
+            case Type.TASK_RETRY_COMPLETED if last is not None:
+                output = last.value["output"]
+                return Succeeded(output, serde.encode(output))
+            case Type.TASK_RETRY_FAILED if last is not None and not last.detail["due_at"]:
+                return await self._settle(self._exhausted(_Failure(last.detail["error"])))
             case _:
                 return await self._try()
 
@@ -153,12 +158,19 @@ class Attempts:
     async def _give_up(self, attempt: int, failure: _Failure) -> Succeeded | Failed:
         if attempt:
             self._record_failed_attempt(attempt, failure.error, due_at=0)
-            retries = self._task.retry
-            failure.inner = RetryError(
-                f"failed after {retries.max_attempts} retries, {retries.delay_seconds:g}s apart at first, "
-                f"each wait {retries.backoff:g} times the one before: {failure.error}",
-                inner_exception=failure.error,
-            )
+            failure = self._exhausted(failure)
+        return await self._settle(failure)
+
+    def _exhausted(self, failure: _Failure) -> _Failure:
+        """The same failure, which says that every retry was in vain."""
+        retries = self._task.retry
+        text = (
+            f"failed after {retries.max_attempts} retries, {retries.delay_seconds:g}s apart at first, "
+            f"each wait {retries.backoff:g} times the one before: {failure.error}"
+        )
+        return _Failure(failure.error, RetryError(text, inner_exception=failure.error))
+
+    async def _settle(self, failure: _Failure) -> Succeeded | Failed:
         if self._task.fallback is not None:
             return await self._fall_back(failure)
         if self._task.rollback is not None:

@@ -7,6 +7,7 @@ they were delivered first, and what the body decides is compared with what it de
 
 import asyncio
 import contextvars
+import functools
 import heapq
 import inspect
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from flux.domain.execution_context import ExecutionContext
 from flux.domain.history import History
 from flux.engine import divergence
 from flux.engine.calls import CURRENT_ATTEMPT, PARENT, Call, PauseRequest
-from flux.engine.loop import BodyLoop, BodyTimer
+from flux.engine.loop import BodyLoop, BodyTimer, FirmFuture
 from flux.errors import NonDeterminismError
 
 MICROSECONDS = 1_000_000
@@ -256,18 +257,13 @@ class Body:
         self._waiting[call.id] = call
         record = self._history.calls.get(call.id)
         if record is None:
-            self._decide(lambda: self._run(call), call.id, call.name)
+            self._decide(lambda: self._decisions.call_made(call), call.id, call.name)
         elif record.started is None:
             self._diverged(divergence.not_a_timer(record.outcome, call.name))
         elif record.started.name != call.name or record.started.data != call.arguments.data:
             self._diverged(divergence.other_call(record.started, call.name, call.arguments.data))
         elif record.outcome is None:
-            self._decide_again(lambda: self._run(call))
-
-    def _run(self, call: Call) -> None:
-        self._decisions.call_made(call)
-        if call.is_cancelled:
-            self._decisions.call_cancelled(call)
+            self._decide_again(lambda: self._decisions.call_made(call))
 
     def _decide(self, decision: Callable[[], None], call_id: str, name: str) -> None:
         """Carry out a decision that is not recorded: at once when live, after the replay if it is the last step's."""
@@ -281,7 +277,7 @@ class Body:
             self._diverged(divergence.not_recorded(call_id, name, self._history))
 
     def _decide_again(self, decision: Callable[[], None]) -> None:
-        """Carry out a recorded decision whose outcome is not recorded, once the replay is over."""
+        """Carry out a decision whose outcome is not recorded: at once when live, after the replay in its order."""
         if self._replaying:
             self._withheld.append(decision)
         else:
@@ -290,14 +286,13 @@ class Body:
     async def _cancel(self, call: Call) -> None:
         """Give a call up, and wait until it has ended: plain asyncio waits for a cancelled callee, too."""
         call.is_cancelled = True
-        call.future = self.loop.create_future()
-        if not self._replaying:
+        call.future = FirmFuture(loop=self.loop)
+        self._decide_again(functools.partial(self._cancel_if_open, call))
+        await call.future
+
+    def _cancel_if_open(self, call: Call) -> None:
+        if self.is_waiting_for(call):
             self._decisions.call_cancelled(call)
-        while self.is_waiting_for(call):
-            try:
-                await call.future
-            except asyncio.CancelledError:  # Cancelled again: it is being cancelled already.
-                call.future = self.loop.create_future()
 
     def _complete(self, event: ExecutionEvent) -> None:
         call = self._waiting.pop(event.call_id, None)

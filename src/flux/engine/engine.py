@@ -30,7 +30,6 @@ class Engine:
     """
 
     def __init__(self, parts: Parts, committer: Committer) -> None:
-        patches.install()
         self._parts, self._committer = parts, committer
         self._journals: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Journal] = weakref.WeakKeyDictionary()
         self._runners: dict[str, Runner] = {}
@@ -97,6 +96,7 @@ class Engine:
         self._committer.close()
 
     async def _drive(self, runner: Runner) -> RunOutcome:
+        patches.install()  # For each run: anyio may have been imported since the last one.
         asyncio.get_running_loop().call_soon(runner.begin)
         try:
             return await asyncio.shield(runner.done)  # A cancelled wait must not cancel what is waited for.

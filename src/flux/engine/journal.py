@@ -26,7 +26,6 @@ logger = logging.getLogger("flux.journal")
 # How far the body may run ahead of the disk: bounds memory, and what a crash makes it decide again.
 AHEAD_EVENTS = 10_000
 AHEAD_BYTES = 16 * 1024 * 1024
-EVENTS_PER_APPEND = 20_000
 
 Results = Sequence[AppendResult] | StoreError
 
@@ -179,20 +178,22 @@ class Log:
         self.is_dirty = False
         if self.is_closed:
             return None
-        events, self._events = self._events[:EVENTS_PER_APPEND], self._events[EVENTS_PER_APPEND:]
-        append = Append(execution_id=self._execution_id, fence=self._fence, expected_seq=self._taken, events=events)
-        append.create = self._create
+        events, self._events = self._events, []
+        append = Append(
+            execution_id=self._execution_id,
+            fence=self._fence,
+            expected_seq=self._taken,
+            events=events,
+            create=self._create,
+            state=self._state,
+            wake_at=self._wake_at,
+        )
+        if self._blocked:
+            append.blocked_reason, append.blocked_version = self._blocked
+        if self._opened or self._closed or self._consumed:
+            append.opened, append.closed, append.consumed = self._opened, self._closed, self._consumed
+            self._opened, self._closed, self._consumed = [], [], []
         self._answering = self._position
-        if self._events:  # The rest follows; what is said about the whole goes with the last part.
-            self._answering -= len(self._events) + 1
-            self._touch()
-        else:
-            append.state, append.wake_at = self._state, self._wake_at
-            if self._blocked:
-                append.blocked_reason, append.blocked_version = self._blocked
-            if self._opened or self._closed or self._consumed:
-                append.opened, append.closed, append.consumed = self._opened, self._closed, self._consumed
-                self._opened, self._closed, self._consumed = [], [], []
         self._taken += len(events)
         return append
 

@@ -48,6 +48,13 @@ class BodyFuture(asyncio.Future[Any]):
         return self._number
 
 
+class FirmFuture(BodyFuture):
+    """A future for a wait that is a cancellation's own: cancelling it again changes nothing."""
+
+    def cancel(self, msg: Any = None) -> bool:
+        return not self.done()
+
+
 class BodyTask(asyncio.Task[Any]):
     """A task whose hash is its creation number, set before asyncio registers (and so hashes) it."""
 
@@ -79,6 +86,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         self.body: Any = None  # Whose loop this is: how code that runs on it finds its body.
         self._timers = timers
         self._ready: collections.deque[asyncio.Handle] = collections.deque()
+        self._polls: list[asyncio.Handle] = []
         self._now = 0.0
         self._number = int.from_bytes(hashlib.blake2b(salt.encode(), digest_size=7).digest(), "big")
         self._tasks_named = 0
@@ -232,6 +240,11 @@ class BodyLoop(asyncio.AbstractEventLoop):
         timer._scheduled = False  # type: ignore[attr-defined]  # It is no longer armed: a late cancel() is nothing.
         self._ready.append(timer)
 
+    def poll_later(self, handle: asyncio.Handle) -> None:
+        """Run a handle that was just made ready only when something else has run: it polls, and would never rest."""
+        self._ready.remove(handle)
+        self._polls.append(handle)
+
     def progressed(self) -> None:
         """Note that the body made a call, so that a long drain is not mistaken for a busy wait."""
         self._spins = 0
@@ -249,19 +262,30 @@ class BodyLoop(asyncio.AbstractEventLoop):
         asyncio_events._set_running_loop(self)
         sys.set_asyncgen_hooks(self._generators.append, None)
         self._draining, self._spins, self.drain_began = True, 0, time.monotonic()
-        ready = self._ready
+        has_moved = True
         try:
-            while ready:
-                handle = ready.popleft()
-                if not handle._cancelled:
-                    handle._run()
-                self._spins += 1
-                if self._spins > BUSY_WAIT_HANDLES:
-                    raise BodyError(self._describe_busy_wait())
+            while has_moved:
+                has_moved = self._run_ready()
+                polls, self._polls = self._polls, []
+                for handle in polls:
+                    if not handle._cancelled:
+                        handle._run()
         finally:
             self._draining, self.drain_began = False, None
             sys.set_asyncgen_hooks(*hooks)
             asyncio_events._set_running_loop(host)
+
+    def _run_ready(self) -> bool:
+        ready, has_moved = self._ready, False
+        while ready:
+            has_moved = True
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+            self._spins += 1
+            if self._spins > BUSY_WAIT_HANDLES:
+                raise BodyError(self._describe_busy_wait())
+        return has_moved
 
     def _describe_busy_wait(self) -> str:
         lines = [_where(task) for task in self.live_tasks if _where(task)]
@@ -295,10 +319,9 @@ class BodyLoop(asyncio.AbstractEventLoop):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # It is destroyed on purpose.
                 if not _close(task.get_coro(), context):
                     logger.warning("a coroutine of an unloaded workflow body refuses to end: %s", _where(task))
-            for generator in self._generators:
-                _close_generator(generator)
+            while self._generators:  # Each must be gone while this loop still runs, or the host would finalise it.
+                _close_generator(self._generators.pop(0))
             self._alive.clear()
-            self._generators.clear()
             self._ready.clear()
         finally:
             sys.set_asyncgen_hooks(*hooks)

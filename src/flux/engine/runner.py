@@ -78,11 +78,14 @@ class Runner:
         self._pauses: dict[str, PauseRequest] = {}  # Those of them that wait for somebody outside.
         self._performer = Performer(parts, journal, self)
         self._cancelled: set[str] = set()
-        self._resumed: list[Call] | None = None  # While the body is replayed: what is to be started afterwards.
+        self._resumed: list[tuple[Call, TaskDefinition]] | None = (
+            None  # While the body is replayed: what is to be started afterwards.
+        )
         self._timer: asyncio.TimerHandle | None = None
         self._armed: BodyTimer | None = None  # The timer that it waits for.
         self._news: asyncio.TimerHandle | None = None
         self._news_seen = -1
+        self._received: set[int] = set()
         self._is_settling = self._is_closed = False
 
     # -- its life
@@ -134,18 +137,16 @@ class Runner:
         if self._is_stuck():
             return
         self._fire_due_timers()
-        for call in resumed:
-            if call.id in self._open and not self._performer.is_running(call.id) and call.id not in self._cancelled:
-                self._start(call)
+        for call, task in resumed:
+            self._start(call, task)
         self._read_inbox()
         self._step_ended()
 
     def _reload(self) -> None:
-        """Forget the body and replay it from what is stored."""
-        if not self._is_closed and not self._is_settling:
-            self._drop_body()
-            self._history = History(self._parts.store.events(self.execution_id))
-            self._load()
+        """Forget the body and all that was decoded, and replay it."""
+        self._drop_body()
+        self._history = History(event.undecoded() for event in self._history.events)
+        self._load()
 
     def _close(self) -> None:
         self._is_closed = True
@@ -168,10 +169,12 @@ class Runner:
         if record is None or record.started is None:
             self._record(Type.TASK_STARTED, call.id, call.name, call.arguments.data, call.detail)
         self._open[call.id] = call
-        if self._resumed is not None:
-            self._resumed.append(call)
+        if isinstance(call.target, PauseRequest):
+            self._open_pause(call, call.target)
+        elif self._resumed is not None:
+            self._resumed.append((call, call.target))
         else:
-            self._start(call)
+            self._start(call, call.target)
 
     def call_cancelled(self, call: Call) -> None:
         """The body gave a call up: stop its attempt, and complete it when that has ended, or after the grace."""
@@ -196,14 +199,11 @@ class Runner:
 
     # -- calls
 
-    def _start(self, call: Call) -> None:
-        target = call.target
-        if isinstance(target, PauseRequest):
-            self._open_pause(call, target)
-        elif target.pure and not self._log.is_far_ahead():
-            self._host.call_soon(self._guard, self._launch, call, target)
+    def _start(self, call: Call, task: TaskDefinition) -> None:
+        if task.pure and not self._log.is_far_ahead():
+            self._host.call_soon(self._guard, self._launch, call, task)
         else:
-            self._log.when_durable(functools.partial(self._launch, call, target))
+            self._log.when_durable(functools.partial(self._launch, call, task))
 
     def _open_pause(self, call: Call, request: PauseRequest) -> None:
         self._pauses[call.id] = request
@@ -265,8 +265,7 @@ class Runner:
         self._pauses.pop(event.call_id, None)
         self._cancelled.discard(event.call_id)
         if self._parts.replay_each_step:
-            self._drop_body()
-            self._log.when_durable(functools.partial(self._guard, self._reload))
+            self._reload()
         elif self._body is not None:
             self._body.deliver(event)
             self._step_ended()
@@ -299,8 +298,7 @@ class Runner:
             detail = serde.encode({"due_at": self._body.due_us(timer)})
             event = self._record(Type.TIMER_FIRED, timer.call_id, "timer", None, detail)
             if self._parts.replay_each_step:
-                self._drop_body()
-                self._log.when_durable(functools.partial(self._guard, self._reload))
+                self._reload()
                 return
             self._body.deliver(event)
             if self._is_stuck():
@@ -328,11 +326,13 @@ class Runner:
             for message in self._parts.store.inbox(self.execution_id):
                 if self._body is None or self._is_closed or self._is_settling:
                     return  # The rest is read when the body is loaded again, or when it cannot be parked over it.
-                self._receive(message)
+                if message.id not in self._received:  # It leaves the inbox with the next commit only.
+                    self._receive(message)
 
     def _receive(self, message: Message) -> None:
         """Move a resume from the inbox into the history, and answer its pause."""
         name = self._workflow.name
+        self._received.add(message.id)
         self._log.message_consumed(message.id)
         self._record(Type.WORKFLOW_RESUMING, "", name, message.data)
         self._record(Type.WORKFLOW_RESUMED, "", name, message.data)
