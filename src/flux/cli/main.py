@@ -1,5 +1,6 @@
 """The `flux` command: its options, its commands, and the one place where its errors are printed."""
 
+import io
 import os
 import re
 import sys
@@ -69,7 +70,7 @@ def _options(
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command line and end the process with its exit code."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     code = execute(sys.argv[1:] if arguments is None else arguments)
     try:

@@ -38,7 +38,9 @@ def append() -> Callable[..., Append]:
             execution_id=execution_id,
             fence=1,
             expected_seq=seq - 1,
-            events=[ExecutionEvent(execution_id, seq, ExecutionEventType.TASK_STARTED, "1", "t", data, None, time_us=1000)],
+            events=[
+                ExecutionEvent(execution_id, seq, ExecutionEventType.TASK_STARTED, "1", "t", data, None, time_us=1000)
+            ],
             create=new if after is None else None,
         )
 
