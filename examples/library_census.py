@@ -10,6 +10,8 @@ import ast
 import json
 import os
 import sysconfig
+import threading
+import tokenize
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +20,8 @@ from flux import ExecutionContext, pause, task, workflow
 from flux.tasks import now
 
 BRANCHES = (ast.If, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler, ast.BoolOp, ast.IfExp, ast.comprehension)
+# Tasks that are plain functions run in threads, and the parser of Python 3.11 is not safe in two of them at once.
+ONE_PARSER = threading.Lock()
 
 
 @dataclass
@@ -72,8 +76,10 @@ def unreadable(source: Source) -> Measure:
 def measure(source: Source) -> Measure:
     """Parse one file and count what is in it."""
     note(source.side_log, source.path)
-    text = source.file.read_text("utf-8")
-    nodes = list(ast.walk(ast.parse(text)))
+    with tokenize.open(source.file) as file:  # In the encoding that the file itself declares.
+        text = file.read()
+    with ONE_PARSER:
+        nodes = list(ast.walk(ast.parse(text)))
     return Measure(
         source.path,
         lines=text.count("\n"),
