@@ -10,9 +10,11 @@ from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
 from flux.engine import patches
 from flux.engine.journal import Committer, Journal
+from flux.engine.loop import Drain
 from flux.engine.outcomes import Asleep, Blocked, RunOutcome, Settled, Superseded
 from flux.engine.parts import Parts
 from flux.engine.runner import Runner
+from flux.engine.watch import Watch
 from flux.errors import ExecutionConflictError, ExecutionContextNotFoundError, InvalidInputError
 from flux.ports import ExecutionRow, NewExecution
 
@@ -34,6 +36,7 @@ class Engine:
         self._journals: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Journal] = weakref.WeakKeyDictionary()
         self._runners: dict[str, Runner] = {}
         self._lock = threading.Lock()
+        self._watch = Watch(self._drains)
 
     async def run(
         self,
@@ -93,9 +96,16 @@ class Engine:
 
     def close(self) -> None:
         """Finish what is being written."""
+        self._watch.close()
         self._committer.close()
 
+    def _drains(self) -> list[Drain]:
+        with self._lock:
+            drains = [runner.current_drain for runner in self._runners.values()]
+        return [drain for drain in drains if drain is not None]
+
     async def _drive(self, runner: Runner) -> RunOutcome:
+        self._watch.wake()
         patches.install()  # For each run: anyio may have been imported since the last one.
         asyncio.get_running_loop().call_soon(runner.begin)
         try:
@@ -107,6 +117,8 @@ class Engine:
             with self._lock:
                 if self._runners.get(runner.execution_id) is runner:
                     del self._runners[runner.execution_id]
+                if not self._runners:
+                    self._watch.rest()
 
     def _claim(self, workflow: WorkflowDefinition, execution_id: str, *, inline: bool) -> Runner | None:
         store, worker = self._parts.store, self._parts.lease.acquire()

@@ -13,9 +13,11 @@ import hashlib
 import logging
 import math
 import sys
+import threading
 import time
 from asyncio import events as asyncio_events
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from flux.errors import BodyError, InvalidValueError
@@ -35,6 +37,14 @@ class Timers(Protocol):
     def timer_armed(self, timer: "BodyTimer") -> None: ...
 
     def timer_cancelled(self, timer: "BodyTimer") -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Drain:
+    """A drain that is under way: since when (monotonic), and in which thread."""
+
+    began: float
+    thread: int
 
 
 class BodyFuture(asyncio.Future[Any]):
@@ -100,7 +110,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         self._refusals = 0
         self._task_factory: Any = None
         self._spins = 0
-        self.drain_began: float | None = None  # Monotonic; read by the watch that reports a blocking body.
+        self.current_drain: Drain | None = None  # Read by the watch, from its own thread.
 
     # -- what stdlib asyncio asks of a loop
 
@@ -261,7 +271,8 @@ class BodyLoop(asyncio.AbstractEventLoop):
         host, hooks = asyncio_events._get_running_loop(), sys.get_asyncgen_hooks()
         asyncio_events._set_running_loop(self)
         sys.set_asyncgen_hooks(self._generators.append, None)
-        self._draining, self._spins, self.drain_began = True, 0, time.monotonic()
+        self._draining, self._spins = True, 0
+        self.current_drain = Drain(time.monotonic(), threading.get_ident())
         has_moved = True
         try:
             while has_moved:
@@ -271,7 +282,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
                     if not handle._cancelled:
                         handle._run()
         finally:
-            self._draining, self.drain_began = False, None
+            self._draining, self.current_drain = False, None
             sys.set_asyncgen_hooks(*hooks)
             asyncio_events._set_running_loop(host)
 

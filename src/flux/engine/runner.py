@@ -21,7 +21,7 @@ from flux.engine.attempts import Failed, Succeeded
 from flux.engine.body import Body, Raised, Returned
 from flux.engine.calls import Call, PauseRequest
 from flux.engine.journal import Journal, Log
-from flux.engine.loop import BodyTimer
+from flux.engine.loop import BodyTimer, Drain
 from flux.engine.outcomes import Asleep, Blocked, RunOutcome, Settled, Superseded
 from flux.engine.parts import Parts
 from flux.engine.performer import Performer
@@ -87,6 +87,12 @@ class Runner:
         self._news_seen = -1
         self._received: set[int] = set()
         self._is_settling = self._is_closed = False
+
+    @property
+    def current_drain(self) -> Drain | None:
+        """What the body is doing at this moment, if it runs (asked by the watch, from its own thread)."""
+        body = self._body
+        return body.loop.current_drain if body is not None else None
 
     # -- its life
 
