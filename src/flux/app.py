@@ -28,7 +28,7 @@ from flux.engine.parts import Parts
 from flux.engine.threads import Threads
 from flux.errors import ExecutionConflictError, ExecutionContextNotFoundError, InvalidInputError
 from flux.ids import check_id, new_id
-from flux.ports import Append, ExecutionRow, NewExecution, Store
+from flux.ports import Append, AppendResult, ExecutionRow, NewExecution, Store
 from flux.settings import Settings, load
 from flux.workflow import input_annotation
 
@@ -118,9 +118,14 @@ class App:
                 None,
                 time_us=create.created_at,
             )
-            self.store.append(
-                [Append(execution_id=execution_id, fence=0, expected_seq=0, events=[scheduled], create=create)]
-            )
+            append = Append(execution_id=execution_id, fence=0, expected_seq=0, events=[scheduled], create=create)
+            (result,) = self.store.append([append])
+            if result is AppendResult.EXISTS:  # Somebody else took the id a moment ago.
+                self._check_same(self.row(execution_id), workflow, value)
+            elif result is not AppendResult.STORED:
+                raise InvalidInputError(
+                    f"the input of {workflow.name!r} is too large for the database: pass a path to it"
+                )
         else:
             self._check_same(row, workflow, value)
             execution_id = row.execution_id
@@ -223,14 +228,15 @@ class App:
         self.engine.abandon_all()
 
     def _block_on(self, work: Coroutine[Any, Any, ExecutionContext[Any]]) -> ExecutionContext[Any]:
-        """Run on this thread's own loop; where one runs already (a notebook), on the background thread's."""
+        """Run on this thread's own loop; where one runs already (a notebook), in a thread made for it."""
         if _running_loop() is None:
             return _own_runner().run(work)
-        return self._background.submit(work).result()
+        with concurrent.futures.ThreadPoolExecutor(1, "flux-run") as thread:
+            return thread.submit(asyncio.run, work).result()
 
     def _spawn(self, work: Coroutine[Any, Any, ExecutionContext[Any]]) -> "Running":
         loop = _running_loop()
-        if loop is None:
+        if loop is None or loop is _own_loop():  # Our own loop stands still between two runs.
             return self._background.submit(work)
         # A task that starts a workflow is not part of it: the execution must not look like an inner call.
         token = CURRENT_ATTEMPT.set(None)
@@ -319,7 +325,7 @@ class _OwnRunner:
 
 _threads_own = threading.local()
 _apps: dict[Path, App] = {}
-_abandoned: list[App] = []
+_abandoned: list[object] = []
 _lock = threading.Lock()
 
 
@@ -328,6 +334,11 @@ def _own_runner() -> asyncio.Runner:
         _threads_own.holder = _OwnRunner()
     holder: _OwnRunner = _threads_own.holder
     return holder.runner
+
+
+def _own_loop() -> asyncio.AbstractEventLoop | None:
+    holder: _OwnRunner | None = _threads_own.__dict__.get("holder")
+    return holder.runner.get_loop() if holder is not None else None
 
 
 def current() -> App:
@@ -343,19 +354,21 @@ def current() -> App:
 
 def close_all() -> None:
     """Close every app of the process; the next run opens what it needs."""
+    holder = _threads_own.__dict__.pop("holder", None)
+    if holder is not None:
+        holder.runner.close()
     with _lock:
         apps = list(_apps.values())
         _apps.clear()
     for app in apps:
         app.close()
-    holder = _threads_own.__dict__.pop("holder", None)
-    if holder is not None:
-        holder.runner.close()
 
 
 def _forget_after_fork() -> None:
     """A forked child must not touch its parent's connections, not even to close them: keep them, unused."""
-    _abandoned.extend(_apps.values())
+    global _lock  # noqa: PLW0603 - another thread of the parent may have held it.
+    _lock = threading.Lock()
+    _abandoned.extend([*_apps.values(), _threads_own.__dict__.pop("holder", None)])
     _apps.clear()
 
 

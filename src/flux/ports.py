@@ -72,6 +72,7 @@ class Message:
     call_id: str  # The pause that a resume was bound to when it was sent.
     name: str
     data: bytes  # The encoded value.
+    sent_at: int
 
 
 @dataclass(slots=True, kw_only=True)

@@ -7,6 +7,7 @@ the same back-off, in the fallback or the rollback that had begun.
 import asyncio
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -108,7 +109,7 @@ class Attempts:
                 output = last.value["output"]
                 return Succeeded(output, serde.encode(output))
             case Type.TASK_RETRY_FAILED if last is not None and not last.detail["due_at"]:
-                return await self._settle(self._exhausted(_Failure(last.detail["error"])))
+                return await self._settle(_retried(int(last.value["current_attempt"]), last.detail["error"]))
             case _:
                 return await self._try()
 
@@ -158,17 +159,8 @@ class Attempts:
     async def _give_up(self, attempt: int, failure: _Failure) -> Succeeded | Failed:
         if attempt:
             self._record_failed_attempt(attempt, failure.error, due_at=0)
-            failure = self._exhausted(failure)
+            failure = _retried(attempt, failure.error)
         return await self._settle(failure)
-
-    def _exhausted(self, failure: _Failure) -> _Failure:
-        """The same failure, which says that every retry was in vain."""
-        retries = self._task.retry
-        text = (
-            f"failed after {retries.max_attempts} retries, {retries.delay_seconds:g}s apart at first, "
-            f"each wait {retries.backoff:g} times the one before: {failure.error}"
-        )
-        return _Failure(failure.error, RetryError(text, inner_exception=failure.error))
 
     async def _settle(self, failure: _Failure) -> Succeeded | Failed:
         if self._task.fallback is not None:
@@ -270,6 +262,8 @@ class Attempts:
 
         def expire() -> None:
             nonlocal has_expired
+            if work.done():
+                return
             has_expired = True
             work.cancel()
             loop.call_later(0 if _is_sync(function) else self._grace_seconds, resolve, over)
@@ -350,6 +344,21 @@ class _Unrecorded:
 
 
 _unrecorded_threads = Threads()
+
+
+def _forget_threads() -> None:
+    """A forked child has none of its parent's threads."""
+    global _unrecorded_threads  # noqa: PLW0603 - of this process.
+    _unrecorded_threads = Threads()
+
+
+os.register_at_fork(after_in_child=_forget_threads)
+
+
+def _retried(retries: int, error: BaseException) -> _Failure:
+    """The failure of the last retry, which says how many there were."""
+    text = f"failed after {retries} {'retry' if retries == 1 else 'retries'}: {error}"
+    return _Failure(error, RetryError(text, inner_exception=error))
 
 
 def _is_sync(function: Callable[..., Any]) -> bool:

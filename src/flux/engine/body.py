@@ -139,10 +139,6 @@ class Body:
         """When a timer is due, in microseconds since the epoch."""
         return self._started_us + round(timer.when() * MICROSECONDS)
 
-    def waiting_calls(self) -> list[Call]:
-        """The calls whose outcome the body has not got, oldest first."""
-        return list(self._waiting.values())
-
     def is_waiting_for(self, call: Call) -> bool:
         """Whether the outcome of a call would still be delivered."""
         return self._waiting.get(call.id) is call
@@ -163,8 +159,12 @@ class Body:
         self._drain()
 
     async def _main(self) -> Any:
-        value = self._workflow.func(self._context)
-        return await value if inspect.isawaitable(value) else value
+        try:
+            value = self._workflow.func(self._context)
+            return await value if inspect.isawaitable(value) else value
+        finally:
+            if not self.loop.is_unloading:
+                await self.loop.shutdown_asyncgens()
 
     def _returned(self, main: asyncio.Task[Any]) -> None:
         """As `asyncio.run` does: what the body left running is cancelled, in order."""
@@ -190,7 +190,6 @@ class Body:
     def next_call_id(self) -> str:
         """The n-th call of a body is `n`: the body is deterministic."""
         self._calls += 1
-        self.loop.progressed()
         return str(self._calls)
 
     async def call(self, target: TaskDefinition | PauseRequest, arguments: Arguments) -> Any:
@@ -254,6 +253,7 @@ class Body:
     # -- calls against history
 
     def _make(self, call: Call) -> None:
+        self.loop.progressed()
         self._waiting[call.id] = call
         record = self._history.calls.get(call.id)
         if record is None:

@@ -1,8 +1,9 @@
 """The engine of a process: claims executions, runs them on a host loop, and waits for those that others hold."""
 
 import asyncio
+import contextlib
 import threading
-import weakref
+from collections.abc import Coroutine
 from typing import Any
 
 from flux.domain.definitions import WorkflowDefinition
@@ -15,7 +16,7 @@ from flux.engine.outcomes import Asleep, Blocked, RunOutcome, Settled, Supersede
 from flux.engine.parts import Parts
 from flux.engine.runner import Runner
 from flux.engine.watch import Watch
-from flux.errors import ExecutionConflictError, ExecutionContextNotFoundError, InvalidInputError
+from flux.errors import ExecutionConflictError, ExecutionContextNotFoundError, InvalidInputError, StoreError
 from flux.ports import ExecutionRow, NewExecution
 
 MICROSECONDS = 1_000_000
@@ -33,8 +34,8 @@ class Engine:
 
     def __init__(self, parts: Parts, committer: Committer) -> None:
         self._parts, self._committer = parts, committer
-        self._journals: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Journal] = weakref.WeakKeyDictionary()
-        self._runners: dict[str, Runner] = {}
+        self._journals: dict[asyncio.AbstractEventLoop, Journal] = {}
+        self._runners: dict[str, set[Runner]] = {}
         self._lock = threading.Lock()
         self._watch = Watch(self._drains)
 
@@ -90,9 +91,10 @@ class Engine:
     def abandon_all(self) -> None:
         """The process was taken for dead: its runners stop, each on its own loop (safe from any thread)."""
         with self._lock:
-            runners = list(self._runners.values())
+            runners = [runner for several in self._runners.values() for runner in several]
         for runner in runners:
-            runner.done.get_loop().call_soon_threadsafe(runner.abandon)
+            with contextlib.suppress(RuntimeError):  # Its loop is closed, and it does nothing any more.
+                runner.done.get_loop().call_soon_threadsafe(runner.abandon)
 
     def close(self) -> None:
         """Finish what is being written."""
@@ -101,7 +103,7 @@ class Engine:
 
     def _drains(self) -> list[Drain]:
         with self._lock:
-            drains = [runner.current_drain for runner in self._runners.values()]
+            drains = [runner.current_drain for several in self._runners.values() for runner in several]
         return [drain for drain in drains if drain is not None]
 
     async def _drive(self, runner: Runner) -> RunOutcome:
@@ -111,11 +113,15 @@ class Engine:
         try:
             return await asyncio.shield(runner.done)  # A cancelled wait must not cancel what is waited for.
         except asyncio.CancelledError:  # Ctrl-C, or a closing loop: never a fact.
-            await runner.release()
+            await _uninterrupted(runner.release())
+            raise
+        except Exception:
+            runner.free()
             raise
         finally:
             with self._lock:
-                if self._runners.get(runner.execution_id) is runner:
+                self._runners[runner.execution_id].discard(runner)
+                if not self._runners[runner.execution_id]:
                     del self._runners[runner.execution_id]
                 if not self._runners:
                     self._watch.rest()
@@ -136,7 +142,7 @@ class Engine:
                 fence=claim.row.fence,
                 events=claim.events,
             )
-            self._runners[execution_id] = runner
+            self._runners.setdefault(execution_id, set()).add(runner)
         return runner
 
     def _release_forgotten(self, execution_id: str, worker: str) -> None:
@@ -167,7 +173,7 @@ class Engine:
             input_data=input_data,
         )
         with self._lock:
-            self._runners.setdefault(execution_id, runner)
+            self._runners.setdefault(execution_id, set()).add(runner)
         return runner
 
     def _journal(self, *, inline: bool) -> Journal:
@@ -175,6 +181,7 @@ class Engine:
         with self._lock:
             journal = self._journals.get(loop)
             if journal is None:
+                self._journals = {known: each for known, each in self._journals.items() if not known.is_closed()}
                 journal = self._journals[loop] = Journal(self._committer, loop, self._parts.clock, inline=inline)
         return journal
 
@@ -202,7 +209,7 @@ class Engine:
             ExecutionConflictError: It is blocked, and nothing would happen.
         """
         store, clock = self._parts.store, self._parts.clock
-        if row.blocked_reason is not None and row.blocked_version == workflow.version:
+        if row.blocked_reason is not None and row.blocked_version in {None, workflow.version}:
             raise ExecutionConflictError(f"execution {row.execution_id!r} is blocked: {row.blocked_reason}")
         rescue_at = 0.0
         while True:
@@ -211,5 +218,16 @@ class Engine:
                 if store.rescue(now=clock.now()):
                     return
             await asyncio.sleep(NEWS_SECONDS)
-            if store.news() != seen or (row.wake_at is not None and row.wake_at <= clock.now()):
+            with contextlib.suppress(StoreError):  # It is asked again.
+                if store.news() != seen:
+                    return
+            if row.wake_at is not None and row.wake_at <= clock.now():
                 return
+
+
+async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Await to the end, however often the caller is cancelled meanwhile."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(task)

@@ -17,7 +17,7 @@ from typing import Protocol
 from flux import telemetry
 from flux.clock import Clock
 from flux.domain.events import ExecutionEvent, ExecutionEventType
-from flux.domain.execution import ExecutionState
+from flux.domain.execution import ExecutionState, Transition, apply
 from flux.errors import CorruptedDatabaseError, NewerDatabaseError, StoreError
 from flux.ports import Append, AppendResult, NewExecution, Pause, Store
 
@@ -90,7 +90,7 @@ class Log:
         self._answering = 0  # The position that the append under way reaches.
         self._time = last_time
         self._events: list[ExecutionEvent] = []
-        self._ahead_bytes = 0
+        self._waiting_bytes = self._flying_bytes = 0  # Of values that no append, or no answered one, has taken yet.
         self._waiters: collections.deque[tuple[int, Callable[[], None]]] = collections.deque()
         self._opened: list[Pause] = []
         self._closed: list[str] = []
@@ -116,7 +116,7 @@ class Log:
         event = ExecutionEvent(self._execution_id, self._seq, type_, call_id, name, data, detail, time_us=self._time)
         self._events.append(event)
         if data is not None:
-            self._ahead_bytes += len(data)
+            self._waiting_bytes += len(data)
         self._touch()
         return event
 
@@ -132,20 +132,21 @@ class Log:
         """Remove an inbox row in the commit that moves it into the history."""
         self._consumed.append(message_id)
 
-    def finish(self, state: ExecutionState) -> None:
-        """The events recorded so far are the last ones."""
-        self.park(state)
+    def park(self, transition: Transition, *, wake_at: int | None = None) -> ExecutionState:
+        """Give the execution up with the next commit; it is not parked over something in its inbox.
 
-    def park(self, state: ExecutionState, *, wake_at: int | None = None) -> None:
-        """Give the execution up with the next commit, unless something is in its inbox."""
-        self._state, self._wake_at = state, wake_at
+        Returns:
+            The state that it then has.
+        """
+        self._state, self._wake_at = apply(ExecutionState.RUNNING, transition), wake_at
         self._position += 1
         self._touch()
+        return self._state
 
     def block(self, reason: str, version: str) -> None:
         """Give the execution up, to be claimed by no worker until its version differs or a person retries."""
         self._blocked = (reason, version)
-        self.park(ExecutionState.SCHEDULED)
+        self.park(Transition.RELEASE)
 
     def when_durable(self, callback: Callable[[], None]) -> None:
         """Call back when everything recorded so far is on disk, soon if it is already."""
@@ -156,11 +157,16 @@ class Log:
 
     def is_far_ahead(self) -> bool:
         """Whether so much is not yet durable that even pure work should wait."""
-        return self._position - self._durable > AHEAD_EVENTS or self._ahead_bytes > AHEAD_BYTES
+        ahead_bytes = self._waiting_bytes + self._flying_bytes
+        return self._position - self._durable > AHEAD_EVENTS or ahead_bytes > AHEAD_BYTES
 
     @property
     def has_waiters(self) -> bool:
         return bool(self._waiters)
+
+    def forget_waiters(self) -> None:
+        """Call nobody back of those who wait now."""
+        self._waiters.clear()
 
     def close(self) -> None:
         """Record and call back nothing more."""
@@ -194,6 +200,7 @@ class Log:
             append.opened, append.closed, append.consumed = self._opened, self._closed, self._consumed
             self._opened, self._closed, self._consumed = [], [], []
         self._answering = self._position
+        self._flying_bytes, self._waiting_bytes = self._waiting_bytes, 0
         self._taken += len(events)
         return append
 
@@ -217,8 +224,7 @@ class Log:
     def _stored(self, append: Append) -> None:
         self._create = None
         self._durable = self._answering
-        if self._durable == self._position:
-            self._ahead_bytes = 0
+        self._flying_bytes = 0
         if append.events and telemetry.attached():
             telemetry.emit("events.appended", execution_id=self._execution_id, events=append.events)
         while self._waiters and self._waiters[0][0] <= self._durable:
@@ -347,10 +353,13 @@ class ThreadCommitter:
     def try_commit(self, appends: Sequence[Append]) -> Sequence[AppendResult] | None:
         try:
             return self._store.try_append(appends)
-        except StoreError:
+        except (StoreError, OSError):
             return None  # The thread tries it again, with patience.
 
     def submit(self, appends: Sequence[Append], done: Callable[[Results], None]) -> None:
+        if self._stopping.is_set():
+            done(StoreError("the database was closed: nothing can be recorded any more"))
+            return
         self._queue.put((appends, done))
         if self._thread is None:
             self._start()
@@ -385,9 +394,10 @@ class ThreadCommitter:
         appends = [append for part, _ in submissions for append in part]
         try:
             results = self._append_with_patience(appends)
-        except StoreError as error:
+        except Exception as error:  # noqa: BLE001 - a thread that ended here would leave everybody waiting for ever.
+            failure = error if isinstance(error, StoreError) else StoreError(f"a commit failed: {error!r}")
             for _, done in submissions:
-                done(error)
+                done(failure)
             return
         start = 0
         for part, done in submissions:
@@ -405,7 +415,7 @@ class ThreadCommitter:
                 return self._store.append(appends)
             except (NewerDatabaseError, CorruptedDatabaseError):
                 raise
-            except StoreError as error:
+            except (StoreError, OSError) as error:
                 is_open = False
                 if time.monotonic() > deadline or self._stopping.is_set():
                     raise

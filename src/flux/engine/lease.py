@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from flux import telemetry
 from flux.clock import Clock
-from flux.errors import StoreError
 from flux.ids import new_id
 from flux.ports import Store
 
@@ -85,5 +84,5 @@ class Lease:
         while not self._stopping.wait(self._seconds / 3):
             try:
                 self.beat()
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001 - a heartbeat that stops would have the living taken for dead.
                 logger.warning("the heartbeat could not be written: %s", error)

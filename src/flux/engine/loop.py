@@ -105,6 +105,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         self._alive: dict[asyncio.Task[Any], contextvars.Context] = {}
         self._alive_limit = ALIVE_LIMIT
         self._generators: list[Any] = []
+        self._generators_limit = ALIVE_LIMIT
         self._draining = False
         self._unloading = False
         self._refusals = 0
@@ -182,6 +183,13 @@ class BodyLoop(asyncio.AbstractEventLoop):
             self._forget_finished()
         self._alive[task] = context
         return task
+
+    def _keep_generator(self, generator: Any) -> None:
+        """Hold an async generator: else it would be finalised on the host loop, whenever it is collected."""
+        if len(self._generators) >= self._generators_limit:
+            self._generators = [each for each in self._generators if each.ag_frame is not None]
+            self._generators_limit = max(ALIVE_LIMIT, 2 * len(self._generators))
+        self._generators.append(generator)
 
     def _forget_finished(self) -> None:
         """Now and then, not by a callback of each task: that would be a turn of the loop for every task."""
@@ -270,7 +278,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
             return
         host, hooks = asyncio_events._get_running_loop(), sys.get_asyncgen_hooks()
         asyncio_events._set_running_loop(self)
-        sys.set_asyncgen_hooks(self._generators.append, None)
+        sys.set_asyncgen_hooks(self._keep_generator, None)
         self._draining, self._spins = True, 0
         self.current_drain = Drain(time.monotonic(), threading.get_ident())
         has_moved = True

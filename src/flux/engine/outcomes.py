@@ -1,10 +1,23 @@
-"""How a run of an execution can end."""
+"""How far a runner has come, and how it can end."""
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
+from flux import serde
+from flux.domain.events import ExecutionEventType as Type
+from flux.domain.execution import Transition
 from flux.domain.execution_context import ExecutionContext
-from flux.errors import FluxError
+from flux.engine.body import Raised, Returned
+from flux.errors import FluxError, UnserializableValue
+
+
+class Phase(Enum):
+    """How far a runner has come."""
+
+    LIVE = "live"  # The body is driven.
+    SETTLING = "settling"  # Its end, or its parking, waits for its commit.
+    CLOSED = "closed"  # Nothing is recorded, started or delivered any more.
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +51,15 @@ class Blocked:
 
 
 RunOutcome = Settled | Asleep | Superseded | Blocked
+
+
+def encode_outcome(outcome: Returned | Raised) -> tuple[Transition, Type, bytes]:
+    """What is recorded when a body has ended; a result that cannot be recorded fails the execution."""
+    match outcome:
+        case Returned(value):
+            try:
+                return Transition.COMPLETE, Type.WORKFLOW_COMPLETED, serde.encode(value)
+            except UnserializableValue as error:
+                return Transition.FAIL, Type.WORKFLOW_FAILED, serde.encode(error)
+        case Raised(error):
+            return Transition.FAIL, Type.WORKFLOW_FAILED, serde.encode(error)

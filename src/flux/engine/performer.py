@@ -53,7 +53,8 @@ class Performer:
     def __init__(self, parts: Parts, journal: Journal, log: CallLog) -> None:
         self._parts, self._journal, self._log = parts, journal, log
         self._host = asyncio.get_running_loop()
-        self._running: dict[str, asyncio.Task[Any]] = {}
+        self._running: dict[str, tuple[Call, asyncio.Task[Any]]] = {}
+        self._stopping: list[asyncio.Task[Any]] = []
 
     def is_running(self, call_id: str) -> bool:
         """Whether an attempt, or the wait between two, is under way."""
@@ -62,23 +63,35 @@ class Performer:
     def perform(self, call: Call, task: TaskDefinition, progress: Sequence[ExecutionEvent]) -> None:
         """Make the attempts of a call; everything that led to it is durable."""
         performance = self._host.create_task(self._perform(call, task, progress), context=call.context)
-        self._running[call.id] = performance
+        self._running[call.id] = call, performance
         performance.add_done_callback(functools.partial(self._performed, call))
 
     def cancel(self, call_id: str) -> None:
         """Cancel the attempts of a call; `call_stopped` follows when they have cleaned up."""
-        self._running[call_id].cancel()
+        self._running[call_id][1].cancel()
 
     def give_up(self, call_id: str) -> None:
         """Wait no longer for a call: whatever still comes of it is dropped."""
         self._running.pop(call_id, None)
 
-    def stop(self) -> list[asyncio.Task[Any]]:
-        """Cancel everything, and report nothing of it any more; gives what is still cleaning up."""
-        performances, self._running = list(self._running.values()), {}
-        for performance in performances:
+    def report(self) -> None:
+        """Report now what has ended and would be reported in the loop's next turn."""
+        for call, performance in list(self._running.values()):
+            if performance.done():
+                self._performed(call, performance)
+
+    def stop(self) -> None:
+        """Cancel everything, and report nothing of it any more."""
+        self._stopping = [performance for _, performance in self._running.values()]
+        self._running = {}
+        for performance in self._stopping:
             performance.cancel()
-        return performances
+
+    async def stopped(self, timeout_seconds: float) -> None:
+        """Stop, and wait until everything has cleaned up, so long at most."""
+        self.stop()
+        if self._stopping:
+            await asyncio.wait(self._stopping, timeout=timeout_seconds)
 
     async def _perform(
         self, call: Call, task: TaskDefinition, progress: Sequence[ExecutionEvent]
@@ -100,8 +113,8 @@ class Performer:
         return await attempts.run()
 
     def _performed(self, call: Call, performance: asyncio.Task[Any]) -> None:
-        if self._running.get(call.id) is not performance:
-            return  # Given up, or stopped.
+        if self._running.get(call.id, (None, None))[1] is not performance:
+            return  # Given up, stopped, or reported.
         del self._running[call.id]
         if performance.cancelled():
             self._log.call_stopped(call)

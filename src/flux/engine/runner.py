@@ -7,6 +7,7 @@ same step, which makes the next call.
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,23 +15,25 @@ from flux import serde
 from flux.domain.definitions import TaskDefinition, WorkflowDefinition
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
-from flux.domain.execution import ExecutionState
+from flux.domain.execution import ExecutionState, Transition
 from flux.domain.execution_context import ExecutionContext
 from flux.domain.history import DECIDED_BY_BODY, History
 from flux.engine.attempts import Failed, Succeeded
 from flux.engine.body import Body, Raised, Returned
 from flux.engine.calls import Call, PauseRequest
+from flux.engine.inbox import Inbox
 from flux.engine.journal import Journal, Log
 from flux.engine.loop import BodyTimer, Drain
-from flux.engine.outcomes import Asleep, Blocked, RunOutcome, Settled, Superseded
+from flux.engine.outcomes import Asleep, Blocked, Phase, RunOutcome, Settled, Superseded, encode_outcome
 from flux.engine.parts import Parts
 from flux.engine.performer import Performer
 from flux.engine.threads import resolve
-from flux.errors import BodyError, FluxError, StoreError, UnserializableValue
+from flux.errors import BodyError, FluxError, StoreError
 from flux.ports import AppendResult, Message, NewExecution, Pause
 
+logger = logging.getLogger("flux.engine")
+
 MICROSECONDS = 1_000_000
-NEWS_SECONDS = 0.05
 
 
 class Runner:
@@ -83,10 +86,8 @@ class Runner:
         )
         self._timer: asyncio.TimerHandle | None = None
         self._armed: BodyTimer | None = None  # The timer that it waits for.
-        self._news: asyncio.TimerHandle | None = None
-        self._news_seen = -1
-        self._received: set[int] = set()
-        self._is_settling = self._is_closed = False
+        self._inbox = Inbox(parts.store, execution_id, functools.partial(self._guard, self._read_inbox))
+        self._phase = Phase.LIVE
 
     @property
     def current_drain(self) -> Drain | None:
@@ -107,22 +108,31 @@ class Runner:
         self._load()
 
     async def release(self) -> None:
-        """Give the execution back unharmed: what has ended is recorded, what runs is cancelled and not recorded."""
-        if self._is_closed or self.done.done():
+        """Give the execution back unharmed: what has ended is recorded, what runs is cancelled and not recorded.
+
+        An end or a parking that is under way is waited for instead.
+        """
+        self._performer.report()
+        if self._phase is Phase.SETTLING:
+            await asyncio.wait([self.done], timeout=self._parts.cancel_grace_seconds)
+        if self._phase is Phase.CLOSED:
             return
-        tasks = self._performer.stop()
-        if tasks:
-            await asyncio.wait(tasks, timeout=self._parts.cancel_grace_seconds)
-        if self._is_closed:
-            return
-        if not self._is_settling:
-            self._is_settling = True
-            stored = self._host.create_future()
-            self._log.park(ExecutionState.SCHEDULED)
-            self._log.when_durable(functools.partial(resolve, stored))
-            await asyncio.wait([stored], timeout=self._parts.cancel_grace_seconds)
+        self._phase = Phase.SETTLING  # The body is not driven any more, so nothing is decided and nothing starts.
+        self._log.forget_waiters()
+        self._drop_body()
+        await self._performer.stopped(self._parts.cancel_grace_seconds)
+        stored: asyncio.Future[None] = self._host.create_future()
+        self._log.when_durable(functools.partial(resolve, stored))
+        await asyncio.wait([stored], timeout=self._parts.cancel_grace_seconds)
         self._close()
-        self._parts.store.release(self.execution_id, fence=self._fence)
+        self.free()
+
+    def free(self) -> None:
+        """Let others claim the execution, if the database can be written; else the engine does it later."""
+        try:
+            self._parts.store.release(self.execution_id, fence=self._fence)
+        except StoreError as error:
+            logger.warning("execution %s could not be given back: %s", self.execution_id, error)
 
     def abandon(self) -> None:
         """Stop at once: this process does not own the execution any more."""
@@ -142,11 +152,18 @@ class Runner:
         resumed, self._resumed = self._resumed, None
         if self._is_stuck():
             return
-        self._fire_due_timers()
+        self._catch_up()
         for call, task in resumed:
             self._start(call, task)
-        self._read_inbox()
         self._step_ended()
+
+    def _catch_up(self) -> None:
+        """Deliver what has come due and what has come in meanwhile, in order of time."""
+        for message in self._inbox.unread():
+            self._fire_due_timers(until=message.sent_at)
+            if self._is_live():
+                self._receive(message)
+        self._fire_due_timers(until=self._parts.clock.now())
 
     def _reload(self) -> None:
         """Forget the body and all that was decoded, and replay it."""
@@ -155,11 +172,11 @@ class Runner:
         self._load()
 
     def _close(self) -> None:
-        self._is_closed = True
+        self._phase = Phase.CLOSED
         self._log.close()
-        for timer in (self._timer, self._news):
-            if timer is not None:
-                timer.cancel()
+        self._inbox.close()
+        if self._timer is not None:
+            self._timer.cancel()
         self._drop_body()
 
     def _drop_body(self) -> None:
@@ -220,7 +237,7 @@ class Runner:
     def _launch(self, call: Call, task: TaskDefinition) -> None:
         """Every earlier event is on disk: the call may act."""
         is_wanted = call.id in self._open and call.id not in self._cancelled
-        if is_wanted and not self._is_closed and not self._performer.is_running(call.id):
+        if is_wanted and self._is_live() and not self._performer.is_running(call.id):
             self._performer.perform(call, task, self._history.calls[call.id].progress)
 
     def when_durable(self, callback: Callable[[], None]) -> None:
@@ -229,12 +246,12 @@ class Runner:
 
     def call_progressed(self, call: Call, type_: Type, data: bytes | None, detail: bytes | None) -> None:
         """Record a step of a call's attempts."""
-        if not self._is_closed and call.id in self._open and call.id not in self._cancelled:
+        if self._is_live() and call.id in self._open and call.id not in self._cancelled:
             self._record(type_, call.id, call.name, data, detail)
 
     def call_ended(self, call: Call, outcome: Succeeded | Failed) -> None:
         """Record the outcome of a call and deliver it, in one step."""
-        if not self._is_closed:
+        if self._is_live():
             self._guard(self._end, call, outcome)
 
     def _end(self, call: Call, outcome: Succeeded | Failed) -> None:
@@ -254,12 +271,12 @@ class Runner:
 
     def call_broke(self, error: BaseException) -> None:
         """A fault of the engine itself: show it, record nothing."""
-        if not self._is_closed:
+        if self._phase is not Phase.CLOSED:
             self._fail_run(error)
 
     def _end_cancelled(self, call_id: str) -> None:
         call = self._open.get(call_id)
-        if self._is_closed or call is None:
+        if not self._is_live() or call is None:
             return
         self._performer.give_up(call_id)
         if isinstance(call.target, PauseRequest):
@@ -292,53 +309,36 @@ class Runner:
 
     def _timer_due(self) -> None:
         self._timer = self._armed = None
-        self._fire_due_timers()
+        self._fire_due_timers(until=self._parts.clock.now())
         self._step_ended()
 
-    def _fire_due_timers(self) -> None:
-        """Fire what is due, one event and one step each, in order of (deadline, creation)."""
-        while self._body is not None and not self._is_closed and self._body.outcome is None:
+    def _fire_due_timers(self, until: int) -> None:
+        """Fire what was due by then, one event and one step each, in order of (deadline, creation)."""
+        while self._is_live() and not self._is_stuck() and self._body is not None and self._body.outcome is None:
             timer = self._body.next_timer()
-            if timer is None or self._body.due_us(timer) > self._parts.clock.now():
+            if timer is None or self._body.due_us(timer) > until:
                 return
             detail = serde.encode({"due_at": self._body.due_us(timer)})
             event = self._record(Type.TIMER_FIRED, timer.call_id, "timer", None, detail)
             if self._parts.replay_each_step:
                 self._reload()
-                return
-            self._body.deliver(event)
-            if self._is_stuck():
-                return
+            else:
+                self._body.deliver(event)
 
     # -- the inbox
 
-    def _watch_inbox(self) -> None:
-        """While a pause is open and other branches run, a resume may come from another process."""
-        if self._pauses and self._news is None and not self._is_closed:
-            self._news = self._host.call_later(NEWS_SECONDS, self._guard, self._look_for_news)
-
-    def _look_for_news(self) -> None:
-        self._news = None
-        if self._is_closed or self._is_settling:
-            return
-        news = self._parts.store.news()
-        if news != self._news_seen:
-            self._news_seen = news
-            self._read_inbox()
-        self._watch_inbox()
-
     def _read_inbox(self) -> None:
-        if self._pauses:
-            for message in self._parts.store.inbox(self.execution_id):
-                if self._body is None or self._is_closed or self._is_settling:
-                    return  # The rest is read when the body is loaded again, or when it cannot be parked over it.
-                if message.id not in self._received:  # It leaves the inbox with the next commit only.
-                    self._receive(message)
+        for message in self._inbox.unread():
+            if self._body is None or not self._is_live():
+                return  # The rest is read when the execution cannot be parked over it.
+            self._receive(message)
+        self._step_ended()
 
     def _receive(self, message: Message) -> None:
         """Move a resume from the inbox into the history, and answer its pause."""
+        if not self._inbox.receive(message):
+            return
         name = self._workflow.name
-        self._received.add(message.id)
         self._log.message_consumed(message.id)
         self._record(Type.WORKFLOW_RESUMING, "", name, message.data)
         self._record(Type.WORKFLOW_RESUMED, "", name, message.data)
@@ -354,20 +354,29 @@ class Runner:
 
     def _step_ended(self) -> None:
         """Look where the body stands now that it waits again."""
-        if self._is_closed or self._is_settling or self._body is None or self._is_stuck():
+        if not self._is_live() or self._body is None or self._is_stuck():
             return
         if self._body.outcome is not None:
             self._finish(self._body.outcome)
         elif len(self._open) == len(self._pauses):
             self._wait_outside()
         else:
-            self._arm_timer()
-            self._watch_inbox()
+            self._wait_inside()
+
+    def _wait_inside(self) -> None:
+        """Go on when a call ends, a timer is due, or, while a pause is open, an answer comes in."""
+        self._arm_timer()
+        if self._pauses:
+            self._inbox.watch()
+
+    def _is_live(self) -> bool:
+        """Whether the body is driven: else nothing is decided, started or delivered."""
+        return self._phase is Phase.LIVE
 
     def _is_stuck(self) -> bool:
         """Whether the body cannot go on; what follows from that is under way then."""
         body = self._body
-        if self._is_closed or self._is_settling or body is None:
+        if not self._is_live() or body is None:
             return True
         if body.failure is not None:
             body.outcome, error = Raised(body.failure), body.failure
@@ -386,10 +395,9 @@ class Runner:
         if timer is not None:
             due_at = self._body.due_us(timer)
             if due_at - self._parts.clock.now() <= self._parts.unload_after_seconds * MICROSECONDS:
-                self._arm_timer()
-                self._watch_inbox()
+                self._wait_inside()
             else:
-                self._park(ExecutionState.SCHEDULED, Asleep(due_at), wake_at=due_at)
+                self._park(Transition.SLEEP, Asleep(due_at), wake_at=due_at)
         elif self._pauses:
             self._pause()
         else:
@@ -405,11 +413,11 @@ class Runner:
             request = next(iter(self._pauses.values()))
             value = {"name": request.label, "output": serde.decode(request.output)}
             self._record(Type.WORKFLOW_PAUSED, "", self._workflow.name, serde.encode(value))
-        self._park(ExecutionState.PAUSED, None)
+        self._park(Transition.PAUSE, None)
 
-    def _park(self, state: ExecutionState, outcome: Asleep | None, wake_at: int | None = None) -> None:
-        self._is_settling = True
-        self._log.park(state, wake_at=wake_at)
+    def _park(self, transition: Transition, outcome: Asleep | None, wake_at: int | None = None) -> None:
+        self._phase = Phase.SETTLING
+        state = self._log.park(transition, wake_at=wake_at)
         self._log.when_durable(functools.partial(self._settle, outcome, state))
 
     def _finish(self, outcome: Returned | Raised) -> None:
@@ -419,14 +427,12 @@ class Runner:
                 self.call_cancelled(call)
         if self._open:
             return
-        self._is_settling = True
-        state, type_, data = _encode_outcome(outcome)
+        transition, type_, data = encode_outcome(outcome)
         self._record(type_, "", self._workflow.name, data)
-        self._log.finish(state)
-        self._log.when_durable(functools.partial(self._settle, None, state))
+        self._park(transition, None)
 
     def _block(self, error: FluxError) -> None:
-        self._is_settling = True
+        self._phase = Phase.SETTLING
         self._performer.stop()
         self._log.block(str(error), self._workflow.version)
         self._log.when_durable(functools.partial(self._settle, Blocked(error), ExecutionState.SCHEDULED))
@@ -454,12 +460,9 @@ class Runner:
 
     def log_got_news(self) -> None:
         """It was not parked after all: answer what is in the inbox."""
-        self._is_settling = False
-        self._guard(self._answer_inbox)
-
-    def _answer_inbox(self) -> None:
-        self._read_inbox()
-        self._step_ended()
+        if self._phase is Phase.SETTLING:
+            self._phase = Phase.LIVE
+        self._guard(self._read_inbox)
 
     def log_failed(self, error: StoreError) -> None:
         """The database cannot be used: nothing more can be promised."""
@@ -484,14 +487,3 @@ class Runner:
         event = self._log.record(type_, call_id, name, data, detail)
         self._history.append(event)
         return event
-
-
-def _encode_outcome(outcome: Returned | Raised) -> tuple[ExecutionState, Type, bytes]:
-    match outcome:
-        case Returned(value):
-            try:
-                return ExecutionState.COMPLETED, Type.WORKFLOW_COMPLETED, serde.encode(value)
-            except UnserializableValue as error:
-                return ExecutionState.FAILED, Type.WORKFLOW_FAILED, serde.encode(error)
-        case Raised(error):
-            return ExecutionState.FAILED, Type.WORKFLOW_FAILED, serde.encode(error)

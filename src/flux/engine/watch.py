@@ -29,12 +29,14 @@ class Watch:
         self._is_needed = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
 
     def wake(self) -> None:
         """Look from now on, until nothing runs any more."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="flux-watch", daemon=True)
-            self._thread.start()
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="flux-watch", daemon=True)
+                self._thread.start()
         if not self._is_needed.is_set():
             self._is_needed.set()
 

@@ -115,8 +115,8 @@ class SqliteStore:
     def inbox(self, execution_id: str) -> list[Message]:
         with self._database.read() as cursor:
             return [
-                Message(id=id_, kind=MessageKind(kind), call_id=call_id, name=name, data=data)
-                for id_, kind, call_id, name, data in cursor.execute(_SQL["list_messages"], (execution_id,))
+                Message(id=id_, kind=MessageKind(kind), call_id=call_id, name=name, data=data, sent_at=sent_at)
+                for id_, kind, call_id, name, data, sent_at in cursor.execute(_SQL["list_messages"], (execution_id,))
             ]
 
     def release(self, execution_id: str, *, fence: int) -> bool:
