@@ -32,6 +32,8 @@ from flux.ports import Append, AppendResult, ExecutionRow, NewExecution, Store
 from flux.settings import Settings, load
 from flux.workflow import input_annotation
 
+CLOSE_SECONDS = 10.0  # Longer than the grace of cancelled calls.
+
 
 class App:
     """Runs workflows on one database.
@@ -46,7 +48,7 @@ class App:
         self.settings = settings
         self.store = store or _open_store(settings)
         self.clock = clock or SystemClock()
-        self._lease = Lease(self.store, self.clock, self._superseded, seconds=settings.lease_seconds)
+        self._lease = Lease(self.store, self.clock, self._superseded, self._renewed, seconds=settings.lease_seconds)
         parts = Parts(
             store=self.store,
             clock=self.clock,
@@ -227,10 +229,17 @@ class App:
     def _superseded(self) -> None:
         self.engine.abandon_all()
 
+    def _renewed(self) -> None:
+        self.engine.give_back_owed()
+
     def _block_on(self, work: Coroutine[Any, Any, ExecutionContext[Any]]) -> ExecutionContext[Any]:
         """Run on this thread's own loop; where one runs already (a notebook), in a thread made for it."""
         if _running_loop() is None:
-            return _own_runner().run(work)
+            try:
+                return _own_runner().run(work)
+            except (KeyboardInterrupt, SystemExit):
+                _close_own_runner()  # What the interrupt cut short must not go on in the next run's loop.
+                raise
         with concurrent.futures.ThreadPoolExecutor(1, "flux-run") as thread:
             return thread.submit(asyncio.run, work).result()
 
@@ -319,6 +328,19 @@ class _OwnRunner:
     def __init__(self) -> None:
         self.runner = asyncio.Runner()
 
+    def close(self) -> None:
+        """Close the loop, unless a task in it goes on although it is cancelled: nobody can wait for that."""
+        loop = self.runner.get_loop()
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, pending = loop.run_until_complete(asyncio.wait(tasks, timeout=CLOSE_SECONDS))
+            if pending:
+                _abandoned.append(self)
+                return
+        self.runner.close()
+
     def __del__(self) -> None:
         self.runner.close()
 
@@ -334,6 +356,12 @@ def _own_runner() -> asyncio.Runner:
         _threads_own.holder = _OwnRunner()
     holder: _OwnRunner = _threads_own.holder
     return holder.runner
+
+
+def _close_own_runner() -> None:
+    holder: _OwnRunner | None = _threads_own.__dict__.pop("holder", None)
+    if holder is not None:
+        holder.close()
 
 
 def _own_loop() -> asyncio.AbstractEventLoop | None:
@@ -354,9 +382,7 @@ def current() -> App:
 
 def close_all() -> None:
     """Close every app of the process; the next run opens what it needs."""
-    holder = _threads_own.__dict__.pop("holder", None)
-    if holder is not None:
-        holder.runner.close()
+    _close_own_runner()
     with _lock:
         apps = list(_apps.values())
         _apps.clear()

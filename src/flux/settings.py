@@ -43,7 +43,7 @@ def load(directory: Path | None = None, **flags: Any) -> Settings:
     Raises:
         InvalidInputError: A file cannot be read, or a value does not fit; says which.
     """
-    directory = directory or Path.cwd()
+    directory = directory or _working_directory()
     values: dict[str, Any] = {**_pyproject(directory / "pyproject.toml"), **_toml(directory / "flux.toml")}
     known = {field.name: field.default for field in fields(Settings)}
     values.update({name: text for name in known if (text := os.environ.get(f"FLUX_{name.upper()}"))})
@@ -54,6 +54,13 @@ def load(directory: Path | None = None, **flags: Any) -> Settings:
     read = {name: _read(name, value, type(known[name])) for name, value in values.items()}
     settings = Settings(**read)
     return replace(settings, database=directory / settings.database)
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise InvalidInputError("the working directory was deleted: change to one that exists") from None
 
 
 def _read(name: str, value: Any, kind: type) -> Any:

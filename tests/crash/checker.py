@@ -73,7 +73,8 @@ class Checker:
 
     @staticmethod
     def _fences(database: sqlite3.Connection, id_: str) -> list[int]:
-        query = "SELECT events.fence FROM events JOIN executions ON number = execution WHERE execution_id = ? ORDER BY seq"
+        joined = "events JOIN executions ON executions.number = events.execution"
+        query = f"SELECT events.fence FROM {joined} WHERE execution_id = ? ORDER BY seq"
         return [fence for (fence,) in database.execute(query, (id_,))]
 
     def _check_history(self, id_: str, events: list[ExecutionEvent], fences: list[int]) -> None:

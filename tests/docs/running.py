@@ -13,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +26,7 @@ from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 LANGUAGES = {"python", "console", "toml", "text"}
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 15
 
 FILE_NAME = re.compile(r"# ([\w.]+\.(?:py|toml))(, continued)?\n")
 KILLED = re.compile(r"(?P<command>.+) & sleep \d+; kill -9 \$!")
@@ -126,14 +127,13 @@ class Shell:
             text=True,
         )
         assert process.stdout is not None
-        actual = ""
+        actual, patience = "", threading.Timer(PATIENCE_SECONDS, process.kill)
+        patience.start()
         with process:
-            while not matches(expected, actual):
-                line = process.stdout.readline()
-                if not line:
-                    break
+            while not matches(expected, actual) and (line := process.stdout.readline()):
                 actual += line
             process.send_signal(signal.SIGKILL)
+        patience.cancel()
         self.code = 128 + signal.SIGKILL
         return actual
 

@@ -432,3 +432,21 @@ def test_every_refusal_is_an_error_of_flux() -> None:
     assert issubclass(UnserializableValue, InvalidValueError)
     assert issubclass(InvalidInputError, InvalidValueError)
     assert issubclass(InvalidValueError, FluxError)
+
+
+def test_a_result_that_cannot_be_recorded_is_not_tried_again(both: Kit) -> None:
+    calls = []
+
+    @task.with_options(retry_max_attempts=3, retry_delay=0)
+    async def charge() -> object:
+        calls.append("charged")
+        return object()
+
+    @workflow
+    async def charging(ctx: ExecutionContext[None]) -> object:
+        return await charge()
+
+    ctx = both.run(charging)
+
+    assert isinstance(ctx.output, UnserializableValue)
+    assert calls == ["charged"]

@@ -138,9 +138,10 @@ def has_colour(stream: TextIO) -> bool:
     return is_terminal(stream) and not os.environ.get("NO_COLOR")
 
 
-def _write(stream: TextIO, text: str) -> None:
-    stream.write(text)
-    stream.flush()
+def _write(stream: TextIO | None, text: str) -> None:
+    if stream is not None:  # It was closed before the command began.
+        stream.write(text)
+        stream.flush()
 
 
 def command(*words: str) -> str:

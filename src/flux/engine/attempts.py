@@ -18,7 +18,7 @@ from flux.domain.definitions import TaskDefinition
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.engine.threads import Threads, resolve
-from flux.errors import ExecutionTimeoutError, RetryError
+from flux.errors import ExecutionTimeoutError, RetryError, UnserializableValue
 
 MICROSECONDS = 1_000_000
 
@@ -128,7 +128,9 @@ class Attempts:
                     output = {**self._retry_value(attempt), "output": value}
                     self._recorder.record(Type.TASK_RETRY_COMPLETED, serde.encode(output))
                 return Succeeded(value, data)
-            if not self._task.retry.allows(attempt, failure.error):
+            # A value that cannot be recorded will not be by trying again, and the effect would be repeated.
+            is_final = isinstance(failure.error, UnserializableValue)
+            if is_final or not self._task.retry.allows(attempt, failure.error):
                 return await self._give_up(attempt, failure)
             attempt = await self._next_attempt(attempt, failure.error)
 
@@ -357,7 +359,8 @@ os.register_at_fork(after_in_child=_forget_threads)
 
 def _retried(retries: int, error: BaseException) -> _Failure:
     """The failure of the last retry, which says how many there were."""
-    text = f"failed after {retries} {'retry' if retries == 1 else 'retries'}: {error}"
+    shown = serde.to_display(error)["message"]  # Its own str() may fail.
+    text = f"failed after {retries} {'retry' if retries == 1 else 'retries'}: {shown}"
     return _Failure(error, RetryError(text, inner_exception=error))
 
 
@@ -366,7 +369,7 @@ def _is_sync(function: Callable[..., Any]) -> bool:
 
 
 def _describe(error: BaseException) -> str:
-    text = str(error)
+    text = serde.to_display(error)["message"]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 

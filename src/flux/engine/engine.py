@@ -36,6 +36,7 @@ class Engine:
         self._parts, self._committer = parts, committer
         self._journals: dict[asyncio.AbstractEventLoop, Journal] = {}
         self._runners: dict[str, set[Runner]] = {}
+        self._owed: list[Runner] = []  # Whose executions could not be given back.
         self._lock = threading.Lock()
         self._watch = Watch(self._drains)
 
@@ -96,6 +97,10 @@ class Engine:
             with contextlib.suppress(RuntimeError):  # Its loop is closed, and it does nothing any more.
                 runner.done.get_loop().call_soon_threadsafe(runner.abandon)
 
+    def give_back_owed(self) -> None:
+        """Try again to give back what could not be (the heartbeat calls it, when the database can be written)."""
+        self._owed = [runner for runner in self._owed if not runner.free()]
+
     def close(self) -> None:
         """Finish what is being written."""
         self._watch.close()
@@ -116,7 +121,8 @@ class Engine:
             await _uninterrupted(runner.release())
             raise
         except Exception:
-            runner.free()
+            if not runner.free():
+                self._owed.append(runner)
             raise
         finally:
             with self._lock:
@@ -147,7 +153,7 @@ class Engine:
 
     def _release_forgotten(self, execution_id: str, worker: str) -> None:
         """Free an execution that is ours, but that nobody here runs: the database failed when it was given back."""
-        if execution_id in self._runners:
+        if any(not runner.done.get_loop().is_closed() for runner in self._runners.get(execution_id, ())):
             return
         row = self._parts.store.get(execution_id)
         if row is not None and row.state is ExecutionState.RUNNING and row.worker == worker:

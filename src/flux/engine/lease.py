@@ -22,11 +22,21 @@ class Lease:
 
     Args:
         lost: Called, on the heartbeat's thread, when the worker was rescued: it owns nothing any more.
+        renewed: Called, on that thread, when the lease was extended: the database can be written.
         seconds: How long the lease runs; it is extended three times as often.
     """
 
-    def __init__(self, store: Store, clock: Clock, lost: Callable[[], None], *, seconds: float = 10.0) -> None:
-        self._store, self._clock, self._lost, self._seconds = store, clock, lost, seconds
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        lost: Callable[[], None],
+        renewed: Callable[[], None],
+        *,
+        seconds: float = 10.0,
+    ) -> None:
+        self._store, self._clock, self._seconds = store, clock, seconds
+        self._lost, self._renewed = lost, renewed
         self._margin = seconds / 5
         self._lock = threading.Lock()
         self._stopping = threading.Event()
@@ -60,6 +70,7 @@ class Lease:
             return
         if self._store.heartbeat(worker, lease_expires_at=self._expiry()):
             self._trusted_until = began + self._seconds - self._margin
+            self._renewed()
             return
         with self._lock:
             self.worker, self._trusted_until = "", 0.0

@@ -87,11 +87,12 @@ class Performer:
         for performance in self._stopping:
             performance.cancel()
 
-    async def stopped(self, timeout_seconds: float) -> None:
-        """Stop, and wait until everything has cleaned up, so long at most."""
+    async def stopped(self, timeout_seconds: float) -> bool:
+        """Stop, and wait until everything has cleaned up; False if that takes longer."""
         self.stop()
         if self._stopping:
             await asyncio.wait(self._stopping, timeout=timeout_seconds)
+        return all(performance.done() for performance in self._stopping)
 
     async def _perform(
         self, call: Call, task: TaskDefinition, progress: Sequence[ExecutionEvent]

@@ -120,19 +120,28 @@ class Runner:
         self._phase = Phase.SETTLING  # The body is not driven any more, so nothing is decided and nothing starts.
         self._log.forget_waiters()
         self._drop_body()
-        await self._performer.stopped(self._parts.cancel_grace_seconds)
+        has_stopped = await self._performer.stopped(self._parts.cancel_grace_seconds)
         stored: asyncio.Future[None] = self._host.create_future()
         self._log.when_durable(functools.partial(resolve, stored))
         await asyncio.wait([stored], timeout=self._parts.cancel_grace_seconds)
         self._close()
-        self.free()
+        if has_stopped:
+            self.free()
+        else:
+            logger.warning(
+                "a task of execution %s goes on although it was cancelled: others can have the execution when this "
+                "process ends",
+                self.execution_id,
+            )
 
-    def free(self) -> None:
-        """Let others claim the execution, if the database can be written; else the engine does it later."""
+    def free(self) -> bool:
+        """Let others claim the execution; False if the database cannot be written now."""
         try:
             self._parts.store.release(self.execution_id, fence=self._fence)
         except StoreError as error:
             logger.warning("execution %s could not be given back: %s", self.execution_id, error)
+            return False
+        return True
 
     def abandon(self) -> None:
         """Stop at once: this process does not own the execution any more."""

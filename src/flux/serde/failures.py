@@ -265,10 +265,10 @@ class _Restoring(LenientUntagger):
         if original is not None and not _shows(original, text):
             original = None
         if not record.get("failure"):
-            return original or _plain(record, state), None
+            return (original if original is not None else _plain(record, state)), None
         dual = _failure_class(kind)
         error = None if dual is None else _rebuilt(dual, args, fields, {**state, _TEXT: text})
-        return error or _plain(record, state), original
+        return (error if error is not None else _plain(record, state)), original
 
     def _connect(self, record: dict[str, Any], error: BaseException, original: BaseException | None) -> None:
         for each in (error, original) if original is not None else (error,):

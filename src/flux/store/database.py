@@ -146,6 +146,8 @@ class Database:
     def version(self) -> int:
         """A number that differs from the last answer whenever any connection has committed."""
         self._check_open()
+        if self._watcher is None:
+            self.reopen()  # It could not be, after an error; by now it may.
         with self._watching:
             if self._watcher is None:
                 raise StoreError(f"{self.path} is not open since an error: reopen the store")

@@ -1,0 +1,21 @@
+"""The smallest workflow: one task that acts, one body that decides.
+
+flux run examples/hello.py World
+"""
+
+from flux import ExecutionContext, task, workflow
+
+
+@task
+async def greet(name: str) -> str:
+    return f"Hello, {name}!"
+
+
+@workflow
+async def hello(ctx: ExecutionContext[str]) -> str:
+    return await greet(ctx.input)
+
+
+if __name__ == "__main__":
+    ctx = hello.run("World", execution_id="hello")  # Run the file again: the same execution, and nothing runs.
+    print(ctx.output)
