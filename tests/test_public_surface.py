@@ -51,7 +51,7 @@ def test_the_errors_are_these() -> None:
     names = (
         "BodyError CorruptedDatabaseError ExecutionConflictError ExecutionContextNotFoundError ExecutionError "
         "ExecutionTimeoutError FluxError InvalidInputError InvalidValueError NewerDatabaseError NonDeterminismError "
-        "NotFoundError RetryError StoreError TaskInterruptedError UnserializableValue WorkflowNotFoundError"
+        "NotFoundError RetryError StoreError UnserializableValue WorkflowNotFoundError"
     )
 
     assert sorted(error.__name__ for error in ERRORS) == names.split()

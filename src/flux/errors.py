@@ -3,8 +3,7 @@
     FluxError
     ├── ExecutionError               a task or an execution failed; also an instance of the original class
     │   ├── ExecutionTimeoutError    an attempt ran longer than its timeout (also a TimeoutError)
-    │   ├── RetryError               every attempt failed; inner_exception is the last error
-    │   └── TaskInterruptedError     an at-most-once attempt was cut short by a crash
+    │   └── RetryError               every attempt failed; inner_exception is the last error
     ├── NonDeterminismError          the body asked for something else than its history holds
     ├── BodyError                    a body did what only a task may do (also a RuntimeError)
     ├── InvalidValueError            a value was refused before anything was recorded (also a ValueError)
@@ -55,10 +54,6 @@ class ExecutionTimeoutError(ExecutionError, TimeoutError):
 
 class RetryError(ExecutionError):
     """Every attempt of a task failed; `inner_exception` is the last attempt's error."""
-
-
-class TaskInterruptedError(ExecutionError):
-    """An `at_most_once` attempt was cut short, and whether it took effect is unknown."""
 
 
 class NonDeterminismError(FluxError):

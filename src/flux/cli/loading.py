@@ -16,6 +16,7 @@ from flux import serde
 from flux.cli.output import CommandError, Exit, command
 from flux.engine import launcher
 from flux.engine.launcher import LoadingStopped
+from flux.errors import WorkflowNotFoundError
 from flux.workflow import Workflow
 
 
@@ -89,9 +90,8 @@ class Loaded:
             )
         names = sorted({*(w.name for w in self.workflows.values())})
         there_are = f"it has {', '.join(names)}" if names else self._how_to_define()
-        raise CommandError(
-            f"{self.source} has no workflow {name!r}: {there_are}{did_you_mean(name, [*names, *self.workflows])}",
-            Exit.NOT_FOUND,
+        raise WorkflowNotFoundError(
+            f"{self.source} has no workflow {name!r}: {there_are}{did_you_mean(name, [*names, *self.workflows])}"
         )
 
     def _how_to_define(self) -> str:
