@@ -183,7 +183,7 @@ def test_a_retry_that_succeeds(both: Kit) -> None:
 
 def exhausted(text: str) -> Error:
     """What a task raises whose retries are used up."""
-    why = f"failed after 3 retries, 1s apart at first, each wait 2 times the one before: {text}"
+    why = f"failed after 3 retries: {text}"
     return failure(ValueError, text, plain(RetryError, why, plain(ValueError, text)))
 
 

@@ -31,7 +31,7 @@ class Lease:
         store: Store,
         clock: Clock,
         lost: Callable[[], None],
-        renewed: Callable[[], None],
+        renewed: Callable[[], None] = lambda: None,
         *,
         seconds: float = 10.0,
     ) -> None:
