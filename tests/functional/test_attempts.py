@@ -153,6 +153,40 @@ def test_an_error_that_is_not_tried_again_ends_the_retries(both: Kit) -> None:
     assert len(errors) == 1
 
 
+@pytest.mark.parametrize(
+    ("retries", "text"),
+    [(0, None), (1, "failed after 1 retry: fatal"), (2, "failed after 2 retries: fatal")],
+)
+def test_an_error_that_stops_the_retries_says_how_many_there_were(both: Kit, retries: int, text: str | None) -> None:
+    errors: list[Exception] = [*(Temporary("not yet") for _ in range(retries)), LookupError("fatal")]
+
+    @task.with_options(retry_max_attempts=5, no_retry_on=LookupError)
+    async def failing() -> None:
+        raise errors.pop(0)
+
+    ctx = both.run(calling(failing))
+
+    assert errors == []
+    assert ctx.output == failure(LookupError, "fatal", text and plain(RetryError, text, plain(LookupError, "fatal")))
+
+
+def test_after_a_crash_the_retry_error_still_says_how_many_retries_there_were(kit: Kit) -> None:
+    async def undo() -> None:
+        await asyncio.sleep(10)
+
+    errors: list[Exception] = [Temporary("not yet"), LookupError("fatal")]
+
+    @task.with_options(retry_max_attempts=5, no_retry_on=LookupError, rollback=undo)
+    async def failing() -> None:
+        raise errors.pop(0)
+
+    kit.run_for(5, calling(failing).run_async(None, execution_id="e"))
+    ctx = kit.run(calling(failing), execution_id="e")
+
+    expected = plain(RetryError, "failed after 1 retry: fatal", plain(LookupError, "fatal"))
+    assert ctx.output == failure(LookupError, "fatal", expected)
+
+
 def test_the_chain_of_inner_errors_ends(both: Kit) -> None:
     """A failed task after its retries: the error, within it the RetryError, within that the last error: the end."""
     tried = Attempted(both, retry_max_attempts=1)

@@ -16,6 +16,7 @@ import pytest
 from flux import ExecutionContext, ExecutionState, pause, task, workflow
 from flux.app import App
 from flux.engine import launcher
+from flux.engine.loop import BUSY_WAIT_HANDLES
 from flux.errors import (
     BodyError,
     ExecutionConflictError,
@@ -715,6 +716,20 @@ def test_a_busy_wait_fails_naming_the_line(both: Kit) -> None:
     assert isinstance(ctx.output, BodyError)
     assert "without waiting for anything outside it" in str(ctx.output)
     assert f"{Path(__file__).name}:{line}" in str(ctx.output)
+
+
+def test_a_busy_wait_that_arms_a_timer_in_every_turn_is_found_too(kit: Kit) -> None:
+    @workflow
+    async def busy(ctx: ExecutionContext[int]) -> Any:
+        for _ in range(BUSY_WAIT_HANDLES + 10):  # It would be for ever, and hang the test where nobody finds it.
+            async with asyncio.timeout(5):
+                await asyncio.sleep(0)
+        return "never found"
+
+    ctx = kit.run(busy, 1)
+
+    assert isinstance(ctx.output, BodyError), ctx.output
+    assert "without waiting for anything outside it" in str(ctx.output)
 
 
 def _forbidden() -> dict[str, Any]:

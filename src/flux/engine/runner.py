@@ -488,7 +488,8 @@ class Runner:
         self._performer.stop()
         self._close()
         if not self.done.done():
-            self.done.set_exception(error)
+            # A future refuses StopIteration, and whoever awaits `run` would wait for ever.
+            self.done.set_exception(RuntimeError(repr(error)) if isinstance(error, StopIteration) else error)
 
     def _record(
         self, type_: Type, call_id: str, name: str, data: bytes | None = None, detail: bytes | None = None
