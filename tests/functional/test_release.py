@@ -229,34 +229,6 @@ def test_a_task_that_ends_in_the_very_turn_of_the_cancellation_has_ended(kit: Ki
     assert len(ran) == 1
 
 
-def test_what_has_ended_before_the_cancellation_is_recorded_while_another_task_cleans_up(kit: Kit, gate: Gate) -> None:
-    effect = Effect()
-
-    @workflow
-    async def job(ctx: ExecutionContext[int]) -> Any:
-        async with asyncio.TaskGroup() as group:
-            waiting = group.create_task(slow_to_stop())
-            answer = await effect.task()
-            waiting.cancel()
-        return answer
-
-    async def interrupted() -> None:
-        gate.hold("TASK_COMPLETED")
-        running = asyncio.ensure_future(job.run_async(1, execution_id="e"))
-        await gate.holding()
-        running.cancel()
-        await turns()
-        gate.open()
-        await cancelled(running)
-
-    kit.drive(interrupted())
-
-    assert is_free(kit)
-    assert types(kit.stored("e"))[-1] == "TC"
-    assert kit.run(job, 1, "e").output == "done"
-    assert effect.begun == 1
-
-
 @pytest.mark.parametrize("who", ["the caller", "every task of the loop"])
 def test_a_second_cancellation_during_release_leaves_nothing_running(kit: Kit, who: str) -> None:
     effect = Effect()
