@@ -327,6 +327,7 @@ class _OwnRunner:
 
     def __init__(self) -> None:
         self.runner = asyncio.Runner()
+        self._process = os.getpid()
 
     def close(self) -> None:
         """Close the loop, unless a task in it goes on although it is cancelled: nobody can wait for that."""
@@ -342,7 +343,8 @@ class _OwnRunner:
         self.runner.close()
 
     def __del__(self) -> None:
-        self.runner.close()
+        if os.getpid() == self._process:  # A forked child shares its parent's selector.
+            self.runner.close()
 
 
 _threads_own = threading.local()

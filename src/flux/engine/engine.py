@@ -67,7 +67,7 @@ class Engine:
         if create is not None:
             runner = self._create(workflow, execution_id, create, input_data, inline=inline)
         while True:
-            seen = self._parts.store.news()
+            seen = self._news()
             runner = runner or self._claim(workflow, execution_id, inline=inline)
             if runner is None:
                 row = self._row(execution_id, create)
@@ -96,6 +96,13 @@ class Engine:
         for runner in runners:
             with contextlib.suppress(RuntimeError):  # Its loop is closed, and it does nothing any more.
                 runner.done.get_loop().call_soon_threadsafe(runner.abandon)
+
+    def _news(self) -> int:
+        """News of the store; nothing that is known, if it cannot say at this moment."""
+        try:
+            return self._parts.store.news()
+        except StoreError:
+            return -1
 
     def give_back_owed(self) -> None:
         """Try again to give back what could not be (the heartbeat calls it, when the database can be written)."""

@@ -18,6 +18,7 @@ from flux import telemetry
 from flux.clock import Clock
 from flux.domain.events import ExecutionEvent, ExecutionEventType
 from flux.domain.execution import ExecutionState, Transition, apply
+from flux.domain.history import History
 from flux.errors import CorruptedDatabaseError, NewerDatabaseError, StoreError
 from flux.ports import Append, AppendResult, NewExecution, Pause, Store
 
@@ -66,8 +67,7 @@ class Log:
     """One execution's end of the journal.
 
     Args:
-        last_seq: Of the stored history.
-        last_time: Of its newest event, in microseconds.
+        history: As it is stored.
         create: The execution, if its first append makes it.
     """
 
@@ -78,17 +78,16 @@ class Log:
         *,
         execution_id: str,
         fence: int,
-        last_seq: int,
-        last_time: int,
+        history: History,
         create: NewExecution | None = None,
     ) -> None:
         self._journal, self._owner = journal, owner
         self._execution_id, self._fence, self._create = execution_id, fence, create
-        self._seq = self._taken = last_seq
+        self._seq = self._taken = history.last_seq
         # Everything that is to be stored, events and parkings alike, has a position; waiting is for positions.
         self._position = self._durable = 0
         self._answering = 0  # The position that the append under way reaches.
-        self._time = last_time
+        self._time = history.events[-1].time_us if history.events else 0
         self._events: list[ExecutionEvent] = []
         self._waiting_bytes = self._flying_bytes = 0  # Of values that no append, or no answered one, has taken yet.
         self._waiters: collections.deque[tuple[int, Callable[[], None]]] = collections.deque()

@@ -117,7 +117,8 @@ class Performer:
         if self._running.get(call.id, (None, None))[1] is not performance:
             return  # Given up, stopped, or reported.
         del self._running[call.id]
-        if performance.cancelled():
+        # A task that was asked to end did not fail by itself, whatever it makes of that.
+        if performance.cancelled() or performance.cancelling():
             self._log.call_stopped(call)
         elif (error := performance.exception()) is not None:
             self._log.call_broke(error)

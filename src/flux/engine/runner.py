@@ -65,29 +65,20 @@ class Runner:
         self._history = History(events)
         self._input_data = input_data
         self._host = asyncio.get_running_loop()
-        last_time = events[-1].time_us if events else 0
-        self._log = Log(
-            journal,
-            self,
-            execution_id=execution_id,
-            fence=fence,
-            last_seq=len(events),
-            last_time=last_time,
-            create=create,
-        )
+        self._log = Log(journal, self, execution_id=execution_id, fence=fence, history=self._history, create=create)
         self.done: asyncio.Future[RunOutcome] = self._host.create_future()
         self._body: Body | None = None
         self._open: dict[str, Call] = {}  # Started, and not ended as far as this run knows.
         self._pauses: dict[str, PauseRequest] = {}  # Those of them that wait for somebody outside.
         self._performer = Performer(parts, journal, self)
         self._cancelled: set[str] = set()
-        self._resumed: list[tuple[Call, TaskDefinition]] | None = (
-            None  # While the body is replayed: what is to be started afterwards.
-        )
+        # While the body is replayed: what is to be started afterwards.
+        self._resumed: list[tuple[Call, TaskDefinition]] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed: BodyTimer | None = None  # The timer that it waits for.
         self._inbox = Inbox(parts.store, execution_id, functools.partial(self._guard, self._read_inbox))
         self._phase = Phase.LIVE
+        self._unparked: asyncio.Future[None] | None = None  # While a release waits for a parking.
 
     @property
     def current_drain(self) -> Drain | None:
@@ -114,7 +105,10 @@ class Runner:
         """
         self._performer.report()
         if self._phase is Phase.SETTLING:
-            await asyncio.wait([self.done], timeout=self._parts.cancel_grace_seconds)
+            self._unparked = self._host.create_future()
+            ends: list[asyncio.Future[Any]] = [self.done, self._unparked]
+            grace = self._parts.cancel_grace_seconds
+            await asyncio.wait(ends, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
         if self._phase is Phase.CLOSED:
             return
         self._phase = Phase.SETTLING  # The body is not driven any more, so nothing is decided and nothing starts.
@@ -138,7 +132,7 @@ class Runner:
         """Let others claim the execution; False if the database cannot be written now."""
         try:
             self._parts.store.release(self.execution_id, fence=self._fence)
-        except StoreError as error:
+        except (StoreError, OSError) as error:
             logger.warning("execution %s could not be given back: %s", self.execution_id, error)
             return False
         return True
@@ -318,7 +312,10 @@ class Runner:
 
     def _timer_due(self) -> None:
         self._timer = self._armed = None
-        self._fire_due_timers(until=self._parts.clock.now())
+        if self._pauses:
+            self._catch_up()  # An answer that came in time wins over the timeout of its pause.
+        else:
+            self._fire_due_timers(until=self._parts.clock.now())
         self._step_ended()
 
     def _fire_due_timers(self, until: int) -> None:
@@ -469,8 +466,10 @@ class Runner:
 
     def log_got_news(self) -> None:
         """It was not parked after all: answer what is in the inbox."""
-        if self._phase is Phase.SETTLING:
-            self._phase = Phase.LIVE
+        if self._unparked is not None:
+            resolve(self._unparked)  # It is being released: whoever has it next answers.
+            return
+        self._phase = Phase.LIVE
         self._guard(self._read_inbox)
 
     def log_failed(self, error: StoreError) -> None:

@@ -190,6 +190,8 @@ class Database:
         try:
             self._check_open()
             taken = self._lock.acquire(seconds=seconds)
+        except OSError as error:
+            raise StoreError(f"{self.path}.lock cannot be locked: {error}. See that its disk works") from error
         finally:
             if not taken:
                 self._mutex.release()
