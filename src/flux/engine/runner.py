@@ -60,7 +60,7 @@ class Runner:
         input_data: bytes | None = None,
     ) -> None:
         self.execution_id = execution_id
-        self._parts, self._journal, self._workflow = parts, journal, workflow
+        self._parts, self._workflow = parts, workflow
         self._fence = fence
         self._history = History(events)
         self._input_data = input_data
