@@ -3,8 +3,8 @@
 from flux.app import current as _current_app
 from flux.domain import ExecutionContext, ExecutionEvent, ExecutionEventType, ExecutionState
 from flux.engine.launcher import install as _install
-from flux.task import task
-from flux.tasks import pause
+from flux.task import TaskMetadata, task
+from flux.tasks import call, pause
 from flux.workflow import workflow
 
 _install(_current_app)
@@ -16,6 +16,8 @@ __all__ = [
     "ExecutionEvent",
     "ExecutionEventType",
     "ExecutionState",
+    "TaskMetadata",
+    "call",
     "pause",
     "task",
     "workflow",

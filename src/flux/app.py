@@ -6,33 +6,37 @@ An app is one store and the engine that works on it; there is one for each datab
 import asyncio
 import atexit
 import concurrent.futures
-import hashlib
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flux import serde
 from flux.clock import Clock, SystemClock
 from flux.domain.definitions import WorkflowDefinition
-from flux.domain.events import ExecutionEvent, ExecutionEventType
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
-from flux.engine.calls import CURRENT_ATTEMPT
+from flux.engine import hosts
+from flux.engine.calls import refuse_in_body
+from flux.engine.children import scheduled
+from flux.engine.committer import ThreadCommitter
 from flux.engine.engine import Engine
-from flux.engine.journal import ThreadCommitter
 from flux.engine.launcher import MISSING
 from flux.engine.lease import Lease
 from flux.engine.parts import Parts
+from flux.engine.processes import Processes
 from flux.engine.threads import Threads
-from flux.errors import ExecutionConflictError, ExecutionContextNotFoundError, InvalidInputError
+from flux.errors import (
+    ExecutionConflictError,
+    ExecutionContextNotFoundError,
+    InvalidInputError,
+    InvalidValueError,
+)
 from flux.ids import check_id, new_id
-from flux.ports import Append, AppendResult, ExecutionRow, NewExecution, Store
+from flux.ports import AppendResult, ExecutionRow, MessageKind, NewExecution, Store
 from flux.settings import Settings, load
-from flux.workflow import input_annotation
-
-CLOSE_SECONDS = 10.0  # Longer than the grace of cancelled calls.
+from flux.workflow import encode_input
 
 
 class App:
@@ -49,25 +53,28 @@ class App:
         self.store = store or _open_store(settings)
         self.clock = clock or SystemClock()
         self._lease = Lease(self.store, self.clock, self._superseded, self._renewed, seconds=settings.lease_seconds)
+        self.processes = Processes()
         parts = Parts(
             store=self.store,
             clock=self.clock,
             lease=self._lease,
             threads=Threads(),
+            processes=self.processes,
+            secrets=self.find_secrets,
             cancel_grace_seconds=settings.cancel_grace_seconds,
             unload_after_seconds=settings.unload_after_seconds,
+            history_limit_events=settings.history_limit_events,
             replay_each_step=settings.replay_each_step,
         )
         committer = ThreadCommitter(self.store, patience_seconds=settings.store_patience_seconds)
         self.engine = Engine(parts, committer)
-        self._background = _BackgroundLoop()
-        self._started: set[asyncio.Task[Any]] = set()
+        self.background = hosts.Background()
 
     # -- running
 
     def run(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> ExecutionContext[Any]:
         """See `Workflow.run`."""
-        return self._block_on(self._run(workflow, value, execution_id, inline=True))
+        return hosts.block_on(self._run(workflow, value, execution_id, inline=True))
 
     async def run_async(
         self, workflow: WorkflowDefinition, value: Any, execution_id: str | None
@@ -80,7 +87,7 @@ class App:
     ) -> ExecutionContext[Any]:
         """See `Workflow.resume`."""
         self.send_resume(execution_id, value, workflow=workflow.name, name=name)
-        return self._block_on(self.engine.run(workflow, execution_id, inline=True))
+        return hosts.block_on(self.engine.run(workflow, execution_id, inline=True))
 
     async def resume_async(
         self, workflow: WorkflowDefinition, execution_id: str, value: Any, name: str | None
@@ -100,7 +107,7 @@ class App:
         _check_workflow(row, workflow.name)
         if row.blocked_reason is not None:
             self.store.unblock(execution_id)  # Somebody asks for it: try again.
-        return self._block_on(self.engine.run(workflow, execution_id, inline=True))
+        return hosts.block_on(self.engine.run(workflow, execution_id, inline=True))
 
     def start(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> "Handle":
         """See `Workflow.start`."""
@@ -110,18 +117,7 @@ class App:
                 raise _unknown(execution_id)
             execution_id = execution_id or new_id()
             create, data = self._new(workflow, value, worker=None)
-            scheduled = ExecutionEvent(
-                execution_id,
-                1,
-                ExecutionEventType.WORKFLOW_SCHEDULED,
-                "",
-                workflow.name,
-                data,
-                None,
-                time_us=create.created_at,
-            )
-            append = Append(execution_id=execution_id, fence=0, expected_seq=0, events=[scheduled], create=create)
-            (result,) = self.store.append([append])
+            (result,) = self.store.append([scheduled(execution_id, create, data)])
             if result is AppendResult.EXISTS:  # Somebody else took the id a moment ago.
                 self._check_same(self.row(execution_id), workflow, value)
             elif result is not AppendResult.STORED:
@@ -131,7 +127,44 @@ class App:
         else:
             self._check_same(row, workflow, value)
             execution_id = row.execution_id
-        return Handle(execution_id, self._spawn(self.engine.run(workflow, execution_id)))
+        handle = Handle(self, workflow, execution_id)
+        handle.run()
+        return handle
+
+    def execution(self, workflow: WorkflowDefinition, execution_id: str) -> "Handle":
+        """See `Workflow.execution`."""
+        _check_workflow(self.row(check_id(execution_id)), workflow.name)
+        return Handle(self, workflow, execution_id)
+
+    def signal(
+        self, workflow: WorkflowDefinition, execution_id: str, name: str, value: Any, client_id: str | None
+    ) -> None:
+        """See `Workflow.signal`."""
+        self.send_signal(execution_id, name, value, workflow=workflow.name, client_id=client_id)
+
+    def cancel(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionContext[Any]:
+        """See `Workflow.cancel`."""
+        self.send_cancel(execution_id, workflow=workflow.name)
+        return hosts.block_on(self.engine.run(workflow, execution_id, inline=True))
+
+    async def cancel_async(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionContext[Any]:
+        """See `Workflow.cancel_async`."""
+        self.send_cancel(execution_id, workflow=workflow.name)
+        return await self.engine.run(workflow, execution_id)
+
+    async def find_secrets(self, names: Sequence[str]) -> Mapping[str, Any]:
+        """The secrets of these names.
+
+        Raises:
+            SecretNotFoundError: One is missing.
+        """
+        return await self.secrets.get(names)
+
+    async def run_in_process(
+        self, function: Callable[..., Any], named: Mapping[str, Any], on_start: Callable[[], None] | None
+    ) -> Any:
+        """Call a function in a child process."""
+        return await self.processes.run(function, named, on_start=on_start)
 
     async def _run(
         self, workflow: WorkflowDefinition, value: Any, execution_id: str | None, *, inline: bool
@@ -148,7 +181,8 @@ class App:
         if row.state.is_finished:
             return self.engine.context(row)
         if row.state is ExecutionState.PAUSED:
-            if value is not MISSING:  # A supervisor repeats itself; that must not approve anything.
+            # A supervisor repeats itself: that must not approve anything.
+            if value is not MISSING or not self.store.pauses(row.execution_id):
                 return self.engine.context(row)
             self.send_resume(row.execution_id, None, workflow=workflow.name)
         if row.blocked_reason is not None:
@@ -158,12 +192,13 @@ class App:
     def _new(self, workflow: WorkflowDefinition, value: Any, *, worker: str | None) -> tuple[NewExecution, bytes]:
         """A new execution, and its input, encoded; refused here if it does not fit, before anything is recorded."""
         data = encode_input(workflow, value)
+        self._check_secrets(workflow)
         create = NewExecution(
             workflow=workflow.name,
             version=workflow.version,
             created_at=self.clock.now(),
             location=workflow.location,
-            start_digest=_start_digest(workflow, data),
+            start_digest=workflow.start_digest(data),
             worker=worker,
         )
         return create, data
@@ -207,20 +242,88 @@ class App:
         data = serde.encode(value)
         if self.store.resume(execution_id, data=data, now=self.clock.now(), name=name) is None:
             raise _not_resumable(row, name)
+        self.engine.nudge(execution_id)
         return row
+
+    def send_signal(
+        self,
+        execution_id: str,
+        name: str,
+        value: Any,
+        *,
+        workflow: str | None = None,
+        client_id: str | None = None,
+    ) -> ExecutionRow:
+        """Put a signal into an execution's inbox, durably.
+
+        Args:
+            execution_id: Which execution.
+            name: Of the signal.
+            value: What `wait_for_signal` returns in the body.
+            workflow: The name that the execution's workflow must have.
+            client_id: Of this signal: a repeat with the same one is ignored.
+
+        Raises:
+            ExecutionContextNotFoundError: There is no such execution.
+            ExecutionConflictError: It is finished, or belongs to another workflow.
+            InvalidValueError: The name is not a text.
+            UnserializableValue: The value cannot be recorded.
+        """
+        if not isinstance(name, str) or not name:
+            raise InvalidValueError(f"a signal is named {name!r}: name it by a text that says what has happened")
+        return self._send(MessageKind.SIGNAL, execution_id, workflow, serde.encode(value), name, client_id)
+
+    def send_cancel(self, execution_id: str, *, workflow: str | None = None) -> ExecutionRow:
+        """Ask an execution to cancel, durably; also one that is blocked, which ends without its clean-up then.
+
+        Raises:
+            ExecutionContextNotFoundError: There is no such execution.
+            ExecutionConflictError: It is finished, or belongs to another workflow.
+        """
+        row = self._send(MessageKind.CANCEL, execution_id, workflow, serde.encode(None), "", None)
+        if row.blocked_reason is not None:
+            self.store.unblock(execution_id)
+        return row
+
+    def _send(
+        self,
+        kind: MessageKind,
+        execution_id: str,
+        workflow: str | None,
+        data: bytes,
+        name: str,
+        client_id: str | None,
+    ) -> ExecutionRow:
+        refuse_in_body(f"a {kind}")
+        row = self.row(execution_id)
+        if workflow is not None:
+            _check_workflow(row, workflow)
+        now = self.clock.now()
+        if not self.store.send(execution_id, kind=kind, data=data, now=now, name=name, client_id=client_id):
+            raise ExecutionConflictError(
+                f"execution {execution_id!r} is {self.row(execution_id).state}, so a {kind} would change nothing: "
+                "start a new execution instead"
+            )
+        self.engine.nudge(execution_id)
+        return row
+
+    def _check_secrets(self, workflow: WorkflowDefinition) -> None:
+        if workflow.secret_requests:
+            self.secrets.require(workflow.secret_requests)
 
     # -- its life
 
     def close(self) -> None:
         """Release everything; harmless when repeated."""
-        self._background.close()
+        self.background.close()
+        self.processes.close()
         self._lease.close()
         self.engine.close()
         self.store.close()
 
     def _check_same(self, row: ExecutionRow, workflow: WorkflowDefinition, value: Any) -> None:
         _check_workflow(row, workflow.name)
-        if value is not MISSING and _start_digest(workflow, encode_input(workflow, value)) != row.start_digest:
+        if value is not MISSING and workflow.start_digest(encode_input(workflow, value)) != row.start_digest:
             raise InvalidInputError(
                 f"execution {row.execution_id!r} was started with another input: leave the input out to continue it, "
                 "or choose another id to start a new one"
@@ -232,143 +335,59 @@ class App:
     def _renewed(self) -> None:
         self.engine.give_back_owed()
 
-    def _block_on(self, work: Coroutine[Any, Any, ExecutionContext[Any]]) -> ExecutionContext[Any]:
-        """Run on this thread's own loop; where one runs already (a notebook), in a thread made for it."""
-        if _running_loop() is None:
-            try:
-                return _own_runner().run(work)
-            except (KeyboardInterrupt, SystemExit):
-                _close_own_runner()  # What the interrupt cut short must not go on in the next run's loop.
-                raise
-        with concurrent.futures.ThreadPoolExecutor(1, "flux-run") as thread:
-            return thread.submit(asyncio.run, work).result()
-
-    def _spawn(self, work: Coroutine[Any, Any, ExecutionContext[Any]]) -> "Running":
-        loop = _running_loop()
-        if loop is None or loop is _own_loop():  # Our own loop stands still between two runs.
-            return self._background.submit(work)
-        # A task that starts a workflow is not part of it: the execution must not look like an inner call.
-        token = CURRENT_ATTEMPT.set(None)
-        try:
-            task = loop.create_task(work)
-        finally:
-            CURRENT_ATTEMPT.reset(token)
-        self._started.add(task)
-        task.add_done_callback(self._started.discard)
-        return task
-
-
-Running = asyncio.Task[ExecutionContext[Any]] | concurrent.futures.Future[ExecutionContext[Any]]
-
 
 class Handle:
-    """An execution that was started and runs on its own.
+    """An execution that runs, or can be run, on its own.
 
     Attributes:
         execution_id: By which it is known.
     """
 
-    def __init__(self, execution_id: str, running: Running) -> None:
+    def __init__(self, app: App, workflow: WorkflowDefinition, execution_id: str) -> None:
         self.execution_id = execution_id
-        self._running = running
+        self._app, self._workflow = app, workflow
+        self._running: hosts.Running | None = None
 
     async def result(self) -> ExecutionContext[Any]:
         """Wait until it is finished or paused."""
-        if isinstance(self._running, concurrent.futures.Future):
-            return await asyncio.shield(asyncio.wrap_future(self._running))
-        return await asyncio.shield(self._running)
+        running = self.run()
+        if isinstance(running, concurrent.futures.Future):
+            return await asyncio.shield(asyncio.wrap_future(running))
+        return await asyncio.shield(running)
 
     def wait(self, timeout: float | None = None) -> ExecutionContext[Any]:
         """Block this thread until it is finished or paused, at most `timeout` seconds."""
-        if isinstance(self._running, concurrent.futures.Future):
-            return self._running.result(timeout)
+        running = self.run()
+        if isinstance(running, concurrent.futures.Future):
+            return running.result(timeout)
         raise ExecutionConflictError(
             "the execution runs on this thread's event loop, which wait() would block: use 'await handle.result()'"
         )
 
+    def signal(self, name: str, value: Any = None, *, client_id: str | None = None) -> None:
+        """Send it a signal; see `Workflow.signal`."""
+        self._app.send_signal(self.execution_id, name, value, workflow=self._workflow.name, client_id=client_id)
 
-class _BackgroundLoop:
-    """An event loop on a daemon thread, started when it is first needed."""
+    def cancel(self) -> None:
+        """Ask it to cancel; `result` tells how it ended."""
+        self._app.send_cancel(self.execution_id, workflow=self._workflow.name)
 
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-
-    def submit(
-        self, work: Coroutine[Any, Any, ExecutionContext[Any]]
-    ) -> concurrent.futures.Future[ExecutionContext[Any]]:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=self._loop.run_forever, name="flux-loop", daemon=True)
-                self._thread.start()
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def close(self) -> None:
-        loop, thread, self._loop = self._loop, self._thread, None
-        if loop is None or thread is None:
-            return
-        asyncio.run_coroutine_threadsafe(_cancel_all(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    def run(self) -> hosts.Running:
+        """What runs it here; one that was paused is tried again: it may have been answered."""
+        running = self._running
+        if running is None or (running.done() and not _is_settled(running)):
+            work = self._app.engine.run(self._workflow, self.execution_id)
+            running = self._running = self._app.background.spawn(work)
+        return running
 
 
-async def _cancel_all() -> None:
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+def _is_settled(running: hosts.Running) -> bool:
+    return running.cancelled() or running.exception() is not None or running.result().has_finished
 
 
-class _OwnRunner:
-    """One reused `asyncio.Runner` of a thread: making a loop for each run would cost more than a short run."""
-
-    def __init__(self) -> None:
-        self.runner = asyncio.Runner()
-        self._process = os.getpid()
-
-    def close(self) -> None:
-        """Close the loop, unless a task in it goes on although it is cancelled: nobody can wait for that."""
-        loop = self.runner.get_loop()
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            _, pending = loop.run_until_complete(asyncio.wait(tasks, timeout=CLOSE_SECONDS))
-            if pending:
-                _abandoned.append(self)
-                return
-        self.runner.close()
-
-    def __del__(self) -> None:
-        if os.getpid() == self._process:  # A forked child shares its parent's selector.
-            self.runner.close()
-
-
-_threads_own = threading.local()
 _apps: dict[Path, App] = {}
 _abandoned: list[object] = []
 _lock = threading.Lock()
-
-
-def _own_runner() -> asyncio.Runner:
-    if not hasattr(_threads_own, "holder"):
-        _threads_own.holder = _OwnRunner()
-    holder: _OwnRunner = _threads_own.holder
-    return holder.runner
-
-
-def _close_own_runner() -> None:
-    holder: _OwnRunner | None = _threads_own.__dict__.pop("holder", None)
-    if holder is not None:
-        holder.close()
-
-
-def _own_loop() -> asyncio.AbstractEventLoop | None:
-    holder: _OwnRunner | None = _threads_own.__dict__.get("holder")
-    return holder.runner.get_loop() if holder is not None else None
 
 
 def current() -> App:
@@ -384,7 +403,7 @@ def current() -> App:
 
 def close_all() -> None:
     """Close every app of the process; the next run opens what it needs."""
-    _close_own_runner()
+    hosts.close_own_loop()
     with _lock:
         apps = list(_apps.values())
         _apps.clear()
@@ -396,7 +415,7 @@ def _forget_after_fork() -> None:
     """A forked child must not touch its parent's connections, not even to close them: keep them, unused."""
     global _lock  # noqa: PLW0603 - another thread of the parent may have held it.
     _lock = threading.Lock()
-    _abandoned.extend([*_apps.values(), _threads_own.__dict__.pop("holder", None)])
+    _abandoned.extend(_apps.values())
     _apps.clear()
 
 
@@ -404,38 +423,10 @@ atexit.register(close_all)
 os.register_at_fork(after_in_child=_forget_after_fork)
 
 
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
 def _open_store(settings: Settings) -> Store:
     from flux.store.sqlite import SqliteStore
 
     return SqliteStore(settings.database)
-
-
-def encode_input(workflow: WorkflowDefinition, value: Any) -> bytes:
-    """Check an input against the workflow's annotation and encode it.  No input is None, and checks nothing.
-
-    Raises:
-        InvalidInputError: It does not fit.
-        UnserializableValue: It cannot be recorded.
-    """
-    if value is MISSING or value is None:
-        return serde.encode(None)
-    try:
-        return serde.encode(serde.validate(input_annotation(workflow), value))
-    except InvalidInputError as error:
-        raise InvalidInputError(
-            f"the input does not fit the workflow {workflow.name!r}: {error}; give it what its ExecutionContext[…] says"
-        ) from None
-
-
-def _start_digest(workflow: WorkflowDefinition, data: bytes) -> bytes:
-    return hashlib.blake2b(workflow.name.encode() + b"\0" + data, digest_size=16).digest()
 
 
 def _unknown(execution_id: str) -> ExecutionContextNotFoundError:

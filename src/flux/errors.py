@@ -3,7 +3,9 @@
     FluxError
     ├── ExecutionError               a task or an execution failed; also an instance of the original class
     │   ├── ExecutionTimeoutError    an attempt ran longer than its timeout (also a TimeoutError)
-    │   └── RetryError               every attempt failed; inner_exception is the last error
+    │   ├── RetryError               every attempt failed; inner_exception is the last error
+    │   ├── TaskInterruptedError     an attempt that may run at most once was interrupted
+    │   └── ExecutionCancelledError  a child execution was cancelled
     ├── NonDeterminismError          the body asked for something else than its history holds
     ├── BodyError                    a body did what only a task may do (also a RuntimeError)
     ├── InvalidValueError            a value was refused before anything was recorded (also a ValueError)
@@ -54,6 +56,14 @@ class ExecutionTimeoutError(ExecutionError, TimeoutError):
 
 class RetryError(ExecutionError):
     """Every attempt of a task failed; `inner_exception` is the last attempt's error."""
+
+
+class TaskInterruptedError(ExecutionError):
+    """An attempt of a task with `at_most_once=True` was interrupted: how far it came is not known."""
+
+
+class ExecutionCancelledError(ExecutionError):
+    """A child execution was cancelled, by somebody else than its parent."""
 
 
 class NonDeterminismError(FluxError):

@@ -1,5 +1,6 @@
 """Identifiers: made time-ordered, checked when users bring their own."""
 
+import hashlib
 import os
 import re
 import time
@@ -9,12 +10,26 @@ from flux.errors import InvalidInputError
 _ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,199}\Z")
 
 
+_OURS = re.compile(r"[0-9a-f]{32}\Z")
+
+
 def new_id() -> str:
     """Make an identifier of 32 hex digits; later ones sort after earlier ones, so inserts stay cheap.
 
     The layout is that of UUID version 7 (RFC 9562): 48 bits of Unix milliseconds, then random bits.
     """
     return f"{time.time_ns() // 1_000_000:012x}{os.urandom(10).hex()}"
+
+
+def child_id(parent_id: str, generation: int, call_id: str) -> str:
+    """The id of the child execution that a call of another is: the same in every replay, and sorted with its parent.
+
+    Args:
+        generation: How often the parent was started over, plus one.
+    """
+    digest = hashlib.blake2b(f"{parent_id}\n{generation}\n{call_id}".encode(), digest_size=16).hexdigest()
+    is_ours = _OURS.match(parent_id) is not None
+    return parent_id[:12] + digest[12:] if is_ours else digest
 
 
 def check_id(execution_id: str) -> str:

@@ -13,6 +13,14 @@ from flux.domain.events import ExecutionEvent
 from flux.domain.execution import ExecutionState
 
 
+@dataclass(frozen=True, slots=True)
+class Parent:
+    """The call that a child execution is."""
+
+    execution_id: str
+    call_id: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewExecution:
     """An execution to be created by its first append."""
@@ -24,6 +32,7 @@ class NewExecution:
     location: str = ""  # Where the workflow's code is: "path/to/file.py" or "package.module".
     start_digest: bytes = b""  # Of the start request: a repeat with another input is refused.
     worker: str | None = None  # Claimed at birth (fence 1, RUNNING) by this worker, else SCHEDULED (fence 0).
+    parent: Parent | None = None  # Whose call it is; it is told of the end, in the commit that holds it.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +49,7 @@ class ExecutionRow:
     state: ExecutionState
     worker: str | None
     fence: int
+    first_seq: int  # Where its history begins: 1, or later when it was started over.
     last_seq: int
     wake_at: int | None  # SCHEDULED only: not to be claimed before; None is due now.
     blocked_reason: str | None
@@ -47,6 +57,8 @@ class ExecutionRow:
     created_at: int
     started_at: int | None
     finished_at: int | None
+    parent_id: str | None = None
+    parent_call: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +72,10 @@ class Pause:
 class MessageKind(StrEnum):
     """What an inbox row asks for."""
 
-    RESUME = "resume"
+    RESUME = "resume"  # An answer to the pause `call_id`.
+    SIGNAL = "signal"
+    CANCEL = "cancel"
+    CHILD = "child"  # The end of the child execution that the call `call_id` is.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,10 +84,37 @@ class Message:
 
     id: int
     kind: MessageKind
-    call_id: str  # The pause that a resume was bound to when it was sent.
-    name: str
-    data: bytes  # The encoded value.
+    call_id: str  # The pause that a resume was bound to when it was sent; a child's call; else empty.
+    name: str  # Of the pause or the signal; of a child, the type of its last event.
+    data: bytes  # The encoded value; of a child, that of its last event (empty if it has none).
     sent_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class CachedResult:
+    """A result that equal calls of other executions may answer with."""
+
+    key: bytes
+    data: bytes
+    expires_at: int | None  # None: never.
+
+
+@dataclass(frozen=True, slots=True)
+class SealedSecret:
+    """A secret as it is stored: encrypted.
+
+    Args:
+        name: Of the secret.
+        version: Counts its values, from 1.
+        key_id: Of the key that it is encrypted with.
+        data: The nonce and the ciphertext.
+    """
+
+    name: str
+    version: int
+    key_id: str
+    data: bytes
+    updated_at: int
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,11 +129,15 @@ class Append:
     expected_seq: int
     events: Sequence[ExecutionEvent]  # Seqs expected_seq + 1, + 2, …; may be empty.
     create: NewExecution | None = None  # The first append of an execution: expected_seq is 0.
+    restart: bool = False  # A fresh history begins with these events: the older ones, and open pauses, are deleted.
     state: ExecutionState = ExecutionState.RUNNING  # The state afterwards; SCHEDULED and PAUSED park it.
     wake_at: int | None = None  # With SCHEDULED: when the next timer is due.
     opened: Sequence[Pause] = ()  # Pauses that these events open.
     closed: Sequence[str] = ()  # Call ids of pauses that these events close.
     consumed: Sequence[int] = ()  # Ids of inbox rows that these events move into the history.
+    children: Sequence["Append"] = ()  # Creations of child executions, in the same transaction.
+    cancels: Sequence[str] = ()  # Ids of children that are asked to cancel; finished ones need no asking.
+    cached: Sequence[CachedResult] = ()  # Results to be found by `cached_result`.
     blocked_reason: str | None = None  # With SCHEDULED: claims skip it until its version differs.
     blocked_version: str | None = None
 
@@ -102,7 +148,7 @@ class AppendResult(StrEnum):
     STORED = "stored"  # Durable; also the answer for one that turns out to be stored already, byte for byte.
     STALE = "stale"  # Another fence or another seq: this owner was superseded and must stop.
     EXISTS = "exists"  # `create` names an id that is taken.
-    NEWS = "news"  # Nothing stored: it would park, but the inbox is not empty.
+    NEWS = "news"  # Nothing stored: it would park, but the inbox is not empty, or pause, but a child is awake.
     REFUSED = "refused"  # The row itself cannot be stored; its neighbours were.
 
 
@@ -165,13 +211,34 @@ class Store(Protocol):
     ) -> Pause | None:
         """Bind a resume to the oldest open pause (of that name) and put it into the inbox, in one transaction.
 
-        A parked execution becomes SCHEDULED, due now, and unblocked claims can take it.  A repeat with the same
+        A parked execution becomes SCHEDULED, due now, and so do its paused ancestors.  A repeat with the same
         `client_id` changes nothing and answers the pause of the first.  None: there is no such open pause.
+        """
+        ...
+
+    def send(
+        self,
+        execution_id: str,
+        *,
+        kind: MessageKind,
+        data: bytes,
+        now: int,
+        name: str = "",
+        client_id: str | None = None,
+    ) -> bool:
+        """Put a signal or a cancel into the inbox of an execution that is not finished.
+
+        A parked one becomes SCHEDULED, due now, and so do its paused ancestors: whoever drives them drives it.  A
+        repeat with the same `client_id` changes nothing.  False: there is no such execution, or it is finished.
         """
         ...
 
     def inbox(self, execution_id: str) -> list[Message]:
         """The messages that are not consumed yet, in the order in which they were sent."""
+        ...
+
+    def addressed(self, worker: str) -> list[str]:
+        """The executions that this worker owns and that have something in their inbox."""
         ...
 
     def release(self, execution_id: str, *, fence: int) -> bool:
@@ -204,6 +271,22 @@ class Store(Protocol):
         """
         ...
 
+    def cached_result(self, key: bytes, *, now: int) -> bytes | None:
+        """The result that was stored last under this key and has not expired, or None."""
+        ...
+
+    def secrets(self) -> list[SealedSecret]:
+        """All secrets, encrypted as they are, in order of their names."""
+        ...
+
+    def put_secret(self, secret: SealedSecret, *, expected_version: int) -> bool:
+        """Store a secret in place of the version that is there (0: none); False if another one is there by now."""
+        ...
+
+    def delete_secret(self, name: str) -> bool:
+        """Remove a secret; False if there is none of that name."""
+        ...
+
     def news(self) -> int:
         """A number that differs from the last answer whenever anything was written; costs no query."""
         ...
@@ -221,7 +304,12 @@ class Store(Protocol):
         ...
 
     def list(  # Last: in the class it hides the type of that name from what follows.
-        self, *, workflow: str | None = None, state: ExecutionState | None = None, limit: int = 50
+        self,
+        *,
+        workflow: str | None = None,
+        state: ExecutionState | None = None,
+        parent_id: str | None = None,
+        limit: int = 50,
     ) -> list[ExecutionRow]:
-        """The newest executions first."""
+        """The newest executions first; with `parent_id`, the children of that one."""
         ...

@@ -22,6 +22,7 @@ class Settings:
         cancel_grace_seconds: How long a cancelled call may clean up.
         unload_after_seconds: A longer wait for a timer unloads the execution meanwhile.
         store_patience_seconds: How long a failing disk is tried before the error is shown.
+        history_limit_events: An execution with a longer history fails; from 10,000 on it is warned of.
         replay_each_step: Replay the body after every step, to prove that it can be (tests).
     """
 
@@ -30,6 +31,7 @@ class Settings:
     cancel_grace_seconds: float = 5.0
     unload_after_seconds: float = 10.0
     store_patience_seconds: float = 30.0
+    history_limit_events: int = 500_000
     replay_each_step: bool = False
 
 
@@ -88,8 +90,20 @@ def _switch(value: Any) -> bool:
         raise ValueError from None
 
 
-_READERS: dict[type, Callable[[Any], Any]] = {float: _seconds, bool: _switch, type(Path()): Path}
-_WANTED: dict[type, str] = {float: "a number of seconds from 0", bool: "true or false", type(Path()): "a path"}
+def _count(value: Any) -> int:
+    count = int(value)
+    if count < 1 or count != float(value):
+        raise ValueError
+    return count
+
+
+_READERS: dict[type, Callable[[Any], Any]] = {float: _seconds, int: _count, bool: _switch, type(Path()): Path}
+_WANTED: dict[type, str] = {
+    float: "a number of seconds from 0",
+    int: "a whole number from 1",
+    bool: "true or false",
+    type(Path()): "a path",
+}
 
 
 def _pyproject(path: Path) -> dict[str, Any]:

@@ -1,10 +1,20 @@
 """`@task`: makes a function a task, with its options and its types."""
 
-from collections.abc import Callable, Coroutine, Iterable
+import inspect
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from datetime import timedelta
 from string import Formatter
-from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from flux.domain.definitions import Parameters, TaskDefinition
+from flux import serde
+from flux.domain.definitions import (
+    OutputKeeper,
+    Parameters,
+    TaskDefinition,
+    TaskMetadata,
+    output_keeper,
+    secret_names,
+)
 from flux.domain.durations import Duration, in_seconds
 from flux.domain.retry import RetryPolicy
 from flux.engine import calls, concurrency
@@ -40,6 +50,14 @@ class TaskOptions(TypedDict, total=False):
         fallback: Called with the task's arguments when every attempt has failed; its result is the task's.
         rollback: Called with them when every attempt has failed and there is no fallback; the task still fails.
         pure: The task only computes or reads, so running it again is harmless: it need not wait for the disk.
+        at_most_once: An attempt that was interrupted is not run again: it fails with `TaskInterruptedError`.
+        cache: The result answers equal calls of every execution: for ever, or for as long as a `timedelta` says.
+        metadata: The function takes a keyword `metadata` and gets a `TaskMetadata`, which has the idempotency key.
+        secret_requests: Names of secrets; the function takes a keyword `secrets` and gets a dict of them.
+        output_storage: Keeps the results; the history then has references to them.
+        executor: "thread" or "process": where a `def` function runs.  In a process an `async def` one does, too, and
+            it is killed at its timeout.  Default "thread".
+        serializer: "pickle" records results that no codec holds, signed with the app's key.  Default "json".
     """
 
     name: str
@@ -54,6 +72,13 @@ class TaskOptions(TypedDict, total=False):
     fallback: Callable[..., Any] | None
     rollback: Callable[..., Any] | None
     pure: bool
+    at_most_once: bool
+    cache: bool | timedelta
+    metadata: bool
+    secret_requests: Sequence[str]
+    output_storage: OutputKeeper | None
+    executor: Literal["thread", "process"]
+    serializer: Literal["json", "pickle"]
 
 
 class Task(Generic[P, R]):
@@ -184,7 +209,13 @@ def _define(func: Callable[..., Any], options: TaskOptions, *, is_method: bool =
         raise InvalidValueError(
             f"a task has no option {min(unknown)!r}: it takes {', '.join(TaskOptions.__annotations__)}"
         )
-    name, parameters = _name(func, options), Parameters(func, skip_first=is_method)
+    in_process = _one_of(options, "executor", ("thread", "process")) == "process"
+    if in_process and is_method:
+        raise InvalidValueError(f"the method {func.__qualname__!r} cannot run in a process: make it a function")
+    secrets, metadata = secret_names(options.get("secret_requests", ())), _switch(options, "metadata")
+    injected = [*(["secrets"] if secrets else []), *(["metadata"] if metadata else [])]
+    _check_injected(func, injected)
+    name, parameters = _name(func, options), Parameters(func, skip_first=is_method, injected=injected)
     return TaskDefinition(
         name=name,
         func=func,
@@ -195,7 +226,43 @@ def _define(func: Callable[..., Any], options: TaskOptions, *, is_method: bool =
         fallback=_function(options, "fallback"),
         rollback=_function(options, "rollback"),
         pure=_switch(options, "pure"),
+        at_most_once=_switch(options, "at_most_once"),
+        cache_seconds=_cache_seconds(options.get("cache", False)),
+        metadata=metadata,
+        secret_requests=secrets,
+        in_process=in_process,
+        output_storage=output_keeper(options.get("output_storage")),
+        encode=serde.encode_pickled if _one_of(options, "serializer", ("json", "pickle")) == "pickle" else serde.encode,
     )
+
+
+def _check_injected(func: Callable[..., Any], injected: Sequence[str]) -> None:
+    """What the options promise to the function, it must take."""
+    parameters = inspect.signature(func).parameters.values()
+    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    names = {p.name for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}}
+    for name in injected:
+        if name not in names and not takes_any:
+            option = "secret_requests" if name == "secrets" else name
+            raise InvalidValueError(
+                f"the option {option} gives {func.__qualname__!r} a keyword {name!r}, which it does not take: add a "
+                f"parameter {name}"
+            )
+
+
+def _cache_seconds(value: Any) -> float | None:
+    if isinstance(value, timedelta):
+        return in_seconds("cache", value)
+    if not isinstance(value, bool):
+        raise InvalidValueError(f"cache is {value!r}: it is True, False, or a timedelta")
+    return float("inf") if value else None
+
+
+def _one_of(options: TaskOptions, name: str, choices: tuple[str, ...]) -> str:
+    value: Any = options.get(name, choices[0])
+    if value not in choices:
+        raise InvalidValueError(f"{name} is {value!r}: it is one of {', '.join(choices)}")
+    return str(value)
 
 
 def _name(func: Callable[..., Any], options: TaskOptions) -> str:
@@ -260,3 +327,6 @@ def _function(options: TaskOptions, name: str) -> Callable[..., Any] | None:
     if handler is not None and not callable(handler):
         raise InvalidValueError(f"{name} is {handler!r}: it is a function that takes the task's arguments")
     return handler.func if isinstance(handler, Task) else handler
+
+
+__all__ = ["Task", "TaskMetadata", "TaskOptions", "task"]

@@ -4,15 +4,18 @@ import hashlib
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Coroutine
+import weakref
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from flux.domain.definitions import WorkflowDefinition
+from flux import serde
+from flux.domain.definitions import Arguments, OutputKeeper, WorkflowDefinition, output_keeper, secret_names
 from flux.domain.execution_context import ExecutionContext
 from flux.engine import calls, launcher
+from flux.engine.calls import ChildRequest
 from flux.engine.launcher import MISSING, ExecutionHandle, Missing
-from flux.errors import BodyError, InvalidValueError
+from flux.errors import BodyError, InvalidInputError, InvalidValueError, WorkflowNotFoundError
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,10 +27,15 @@ class WorkflowOptions(TypedDict, total=False):
     Keys:
         name: By which executions, commands and other workflows know it; the function's name by default.
         version: Of the code; a digest of the function's source by default.
+        secret_requests: Names of secrets that must be there before an execution starts.  The body does not get them:
+            each task requests those that it uses.
+        output_storage: Keeps the result; `ctx.output` is then the reference to it.
     """
 
     name: str
     version: str
+    secret_requests: Sequence[str]
+    output_storage: OutputKeeper | None
 
 
 class Workflow(Generic[T, R]):
@@ -48,6 +56,26 @@ class Workflow(Generic[T, R]):
         self.__module__ = getattr(func, "__module__", __name__)
         self.__doc__ = func.__doc__
         self.__wrapped__ = func
+        _workflows[self.name] = self
+
+    def __call__(self, input: T | Missing = MISSING) -> Coroutine[Any, Any, R]:  # noqa: A002
+        """Execute it as a child of the workflow in whose body this is awaited; gives its result.
+
+        The child has an id and a history of its own.  It is cancelled with its parent.
+
+        Args:
+            input: What `ctx.input` is in the child; checked against its annotation before anything is recorded.
+
+        Raises:
+            ExecutionError: The child failed; also an instance of the original error's class.
+            ExecutionCancelledError: Somebody else cancelled the child.
+            InvalidInputError: The input does not fit.
+            BodyError: This is not awaited in the body of a workflow.
+
+        Example:
+            >>> receipt = await charge_card({"amount": 5})
+        """
+        return call_child(self.definition, input)
 
     def run(self, input: T | Missing = MISSING, *, execution_id: str | None = None) -> ExecutionContext[T]:  # noqa: A002
         """Run an execution in this process until it is finished or paused.
@@ -114,6 +142,56 @@ class Workflow(Generic[T, R]):
         self._refuse_in_body("start")
         return launcher.current().start(self.definition, input, execution_id)
 
+    def execution(self, execution_id: str) -> ExecutionHandle:
+        """A handle on an execution of this workflow, to signal it, to cancel it, or to run it on.
+
+        Raises:
+            ExecutionContextNotFoundError: There is no such execution.
+            ExecutionConflictError: It belongs to another workflow.
+
+        Example:
+            >>> checkout.execution("cart-7").signal("paid", 5)
+        """
+        self._refuse_in_body("execution")
+        return launcher.current().execution(self.definition, execution_id)
+
+    def signal(self, execution_id: str, name: str, value: Any = None, *, client_id: str | None = None) -> None:
+        """Send a signal to an execution; durable when this returns.
+
+        Whoever runs the execution delivers it, once, to the next `wait_for_signal(name)`; one that is sent early
+        waits.  This does not run an execution that nobody runs: `run(execution_id=...)` does.
+
+        Args:
+            execution_id: Which execution.
+            name: Of the signal.
+            value: What `wait_for_signal` returns.
+            client_id: Of this signal: a repeat with the same one is ignored.
+
+        Raises:
+            ExecutionContextNotFoundError: There is no such execution.
+            ExecutionConflictError: It is finished, or belongs to another workflow.
+            UnserializableValue: The value cannot be recorded.
+        """
+        self._refuse_in_body("signal")
+        launcher.current().signal(self.definition, execution_id, name, value, client_id)
+
+    def cancel(self, execution_id: str) -> ExecutionContext[T]:
+        """Cancel an execution, and run it until its clean-up is over.
+
+        The body is told by `asyncio.CancelledError` where it awaits; a body that swallows it goes on.
+
+        Raises:
+            ExecutionContextNotFoundError: There is no such execution.
+            ExecutionConflictError: It is finished, or belongs to another workflow.
+        """
+        self._refuse_in_body("cancel")
+        return launcher.current().cancel(self.definition, execution_id)
+
+    async def cancel_async(self, execution_id: str) -> ExecutionContext[T]:
+        """`cancel`, on the running event loop."""
+        self._refuse_in_body("cancel_async")
+        return await launcher.current().cancel_async(self.definition, execution_id)
+
     def with_options(self, **options: Unpack[WorkflowOptions]) -> "Workflow[T, R]":
         """The same workflow with some options changed."""
         return Workflow(self.func, {**self._options, **options})
@@ -169,6 +247,65 @@ class WorkflowDecorator:
 workflow = WorkflowDecorator()
 
 
+# By name, as far as they are loaded; for `call("name", …)`.
+_workflows: weakref.WeakValueDictionary[str, Workflow[Any, Any]] = weakref.WeakValueDictionary()
+
+
+def find_workflow(name: str) -> Workflow[Any, Any]:
+    """The workflow of this name that was defined last.
+
+    Raises:
+        WorkflowNotFoundError: None is loaded.
+    """
+    found = _workflows.get(name)
+    if found is None:
+        known = ", ".join(sorted(_workflows)) or "none"
+        raise WorkflowNotFoundError(
+            f"no workflow named {name!r} is loaded (loaded are: {known}): import the module that defines it"
+        )
+    return found
+
+
+async def call_child(definition: WorkflowDefinition, value: Any) -> Any:
+    """See `Workflow.__call__`."""
+    body = calls.current_body()
+    if body is None:
+        raise BodyError(
+            f"the workflow {definition.name!r} was awaited outside the body of a workflow: {definition.name}.run(...) "
+            f"runs it, and 'await {definition.name}.run_async(...)' does where an event loop runs"
+        )
+    checked = check_input(definition, value)
+    request, arguments = ChildRequest(definition, serde.encode(checked)), {"input": checked}
+    return await body.call(request, Arguments(arguments, serde.encode_arguments(arguments)))
+
+
+def check_input(definition: WorkflowDefinition, value: Any) -> Any:
+    """An input as the workflow's annotation has it.  No input is None, and checks nothing.
+
+    Raises:
+        InvalidInputError: It does not fit.
+    """
+    if value is MISSING or value is None:
+        return None
+    try:
+        return serde.validate(input_annotation(definition), value)
+    except InvalidInputError as error:
+        raise InvalidInputError(
+            f"the input does not fit the workflow {definition.name!r}: {error}; give it what its ExecutionContext[…] "
+            "says"
+        ) from None
+
+
+def encode_input(definition: WorkflowDefinition, value: Any) -> bytes:
+    """An input, checked and encoded.
+
+    Raises:
+        InvalidInputError: It does not fit.
+        UnserializableValue: It cannot be recorded.
+    """
+    return serde.encode(check_input(definition, value))
+
+
 def _define(func: Callable[..., Any], options: WorkflowOptions) -> WorkflowDefinition:
     if not callable(func):
         raise InvalidValueError(f"@workflow goes on a function, not on {func!r}")
@@ -185,6 +322,8 @@ def _define(func: Callable[..., Any], options: WorkflowOptions) -> WorkflowDefin
         func=func,
         version=_text("version", options["version"]) if "version" in options else _digest(func),
         location=_location(func),
+        secret_requests=secret_names(options.get("secret_requests", ())),
+        output_storage=output_keeper(options.get("output_storage")),
     )
 
 
@@ -228,4 +367,4 @@ def _location(func: Callable[..., Any]) -> str:
     return str(Path(file).resolve())
 
 
-__all__ = ["Workflow", "WorkflowOptions", "input_annotation", "workflow"]
+__all__ = ["Workflow", "WorkflowOptions", "encode_input", "find_workflow", "input_annotation", "workflow"]

@@ -14,8 +14,8 @@ from typing import Any
 import flux
 from flux.app import App
 from flux.engine import launcher
+from flux.engine.committer import InlineCommitter
 from flux.engine.engine import Engine
-from flux.engine.journal import InlineCommitter
 from flux.engine.launcher import MISSING
 from flux.engine.threads import Threads
 from flux.errors import ExecutionError
@@ -193,10 +193,15 @@ class Kit:
     def _open(self) -> None:
         self._threads = _CountedThreads()
         self.app = App(self._settings, clock=self.clock)
-        parts = dataclasses.replace(self.app.engine._parts, threads=self._threads)
+        parts = dataclasses.replace(self.app.engine._parts, threads=self._threads, news_seconds=1e9)
         self.app.engine = Engine(parts, InlineCommitter(self.app.store))
         self.store = self.app.store
         self._runner = asyncio.Runner(loop_factory=lambda: _VirtualLoop(self.clock, self._threads))
+
+    def look_for_news_every(self, seconds: float) -> None:
+        """Poll for what other processes write, which fills virtual time: so by default it is not done."""
+        parts = dataclasses.replace(self.app.engine._parts, news_seconds=seconds)
+        self.app.engine = Engine(parts, InlineCommitter(self.app.store))
 
     def run(self, workflow: Any, value: Any = MISSING, execution_id: str | None = None) -> Any:
         return self.drive(workflow.run_async(value, execution_id=execution_id))

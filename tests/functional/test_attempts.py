@@ -15,7 +15,7 @@ import flux.app
 from flux import ExecutionContext, task, workflow
 from flux.engine.engine import Engine
 from flux.engine.threads import Threads
-from flux.errors import BodyError, ExecutionError, ExecutionTimeoutError, RetryError
+from flux.errors import ExecutionError, ExecutionTimeoutError, RetryError
 from flux.tasks import parallel
 from functional.kit import Kit, failure, plain, run_script, shape, times, types
 
@@ -766,21 +766,6 @@ def test_such_an_error_is_tried_again_and_rolled_back_like_others(both: Kit, err
 
 
 # -- around tasks
-
-
-def test_a_task_called_inside_a_task_is_refused_for_now_and_says_what_to_do(both: Kit) -> None:
-    @task
-    async def inner() -> None:
-        pass
-
-    @task
-    async def outer() -> None:
-        await inner()
-
-    output = both.run(calling(outer)).output
-
-    assert isinstance(output, BodyError)
-    assert "inner.func(...)" in str(output)
 
 
 number: contextvars.ContextVar[int] = contextvars.ContextVar("number", default=0)

@@ -149,6 +149,7 @@ async def asleep(ctx: ExecutionContext[int]) -> Any:
 
 @pytest.mark.parametrize("job", [beside_a_pause, asleep], ids=lambda job: job.definition.name)
 def test_a_run_that_only_looks_for_news_outlives_a_database_that_cannot_be_asked(both: Kit, job: Any) -> None:
+    both.look_for_news_every(0.05)
     refused: list[float] = []
     news = both.store.news
 
@@ -167,6 +168,7 @@ def test_a_run_that_only_looks_for_news_outlives_a_database_that_cannot_be_asked
 
 
 def test_an_answer_that_came_while_the_database_could_not_be_asked_is_found_afterwards(both: Kit) -> None:
+    both.look_for_news_every(0.05)
     news = both.store.news
 
     def sometimes() -> int:
@@ -192,7 +194,7 @@ def test_an_answer_that_came_while_the_database_could_not_be_asked_is_found_afte
     async def scene() -> Any:
         running = asyncio.ensure_future(job.run_async(1, execution_id="e"))
         await asyncio.sleep(2)
-        both.app.send_resume("e", "yes")
+        both.store.resume("e", data=serde.encode("yes"), now=both.clock.now())  # As another process does.
         return await running
 
     (answer, when), _ = both.drive(scene()).output

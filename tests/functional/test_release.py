@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from flux import ExecutionContext, ExecutionState, pause, task, workflow
+from flux import ExecutionContext, ExecutionState, pause, serde, task, workflow
+from flux.engine.committer import InlineCommitter, Results
 from flux.engine.engine import Engine
-from flux.engine.journal import InlineCommitter, Results
 from flux.ports import Append
 from functional.kit import Kit, types
 
@@ -165,7 +165,7 @@ def test_a_resume_that_waits_in_the_inbox_of_a_released_execution_is_kept_and_ho
     async def interrupted() -> None:
         running = asyncio.ensure_future(job.run_async(1, execution_id="e"))
         await asyncio.sleep(1)
-        kit.app.send_resume("e", "yes")
+        kit.store.resume("e", data=serde.encode("yes"), now=kit.clock.now())  # As another process does.
         running.cancel()
         await cancelled(running)
 

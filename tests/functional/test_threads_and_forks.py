@@ -15,7 +15,7 @@ from flux import ExecutionContext, task, workflow
 from flux.app import App
 from flux.clock import SystemClock
 from flux.engine import launcher
-from flux.engine.journal import ThreadCommitter
+from flux.engine.committer import ThreadCommitter
 from flux.engine.lease import Lease
 from flux.errors import StoreError
 from flux.settings import Settings
@@ -407,7 +407,7 @@ def test_closed_loops_are_forgotten() -> None:
     for n in range(100):
         asyncio.run(echoing.run_async(n))
 
-    assert len(flux.app.current().engine._journals) <= 2
+    assert len(flux.app.current().engine._hosts) <= 2
 
 
 def test_loops_that_are_open_are_not_forgotten_when_others_close() -> None:

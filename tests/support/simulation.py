@@ -19,9 +19,9 @@ from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
-from flux.domain.history import DECIDED_BY_BODY
+from flux.domain.history import DECIDED_BY_BODY, History
+from flux.engine.committer import InlineCommitter
 from flux.engine.engine import Engine
-from flux.engine.journal import InlineCommitter
 from flux.engine.lease import Lease
 from flux.engine.parts import Parts
 from flux.engine.threads import Threads
@@ -112,16 +112,19 @@ class Process:
         self.store: Store = SqliteStore(folder / "flux.db")
         if wrap is not None:
             self.store = wrap(self.store)
+        self.app = App(Settings(database=folder / "flux.db"), store=self.store, clock=self.time)
         lease = _StillLease(self.store, self.time, lambda: None, seconds=1e9)
         parts = Parts(
             store=self.store,
             clock=self.time,
             lease=lease,
             threads=_InlineThreads(),
+            processes=self.app.processes,
+            secrets=self.app.find_secrets,
+            news_seconds=1e9,
             unload_after_seconds=unload_after_seconds,
             replay_each_step=replay_each_step,
         )
-        self.app = App(Settings(database=folder / "flux.db"), store=self.store, clock=self.time)
         self.app._lease = lease
         self.app.engine = Engine(parts, InlineCommitter(self.store))
 
@@ -270,7 +273,11 @@ def cuts(events: Sequence[ExecutionEvent], at_most: int | None = None) -> list[i
 
 def finished_calls(events: Sequence[ExecutionEvent]) -> set[str]:
     """The calls whose outcome is among these events."""
-    return {e.call_id for e in events if e.type in OUTCOMES and e.detail_data != DECIDED_BY_BODY}
+    return {
+        call_id
+        for call_id, record in History(events).calls.items()
+        if record.started and record.outcome and record.outcome.detail_data != DECIDED_BY_BODY
+    }
 
 
 def shape_of(event: ExecutionEvent) -> Event:

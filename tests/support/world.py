@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from flux import task
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
-from flux.engine.calls import CURRENT_ATTEMPT
+from flux.engine.calls import current_attempt
 from support.virtual_time import MICROSECONDS, VirtualTime
 
 LONGEST_US = 5 * MICROSECONDS
@@ -66,8 +66,9 @@ class World:
 
     def act(self, argument: Any) -> tuple[str, int]:
         """Enter the ledger; returns the call and its attempt."""
-        call = CURRENT_ATTEMPT.get()
-        assert call is not None, "a task of the table was called outside a workflow"
+        running = current_attempt()
+        assert running is not None, "a task of the table was called outside a workflow"
+        call = running.call
         attempt = self.failures.get(call.id, 0)
         self.ledger.append(Effect(call.id, call.target.name, attempt, argument))
         return call.id, attempt

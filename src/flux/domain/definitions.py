@@ -1,12 +1,14 @@
 """What the decorators make of a function: all that the engine needs to run it."""
 
+import hashlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from flux import serde
 from flux.domain.retry import RetryPolicy
+from flux.errors import InvalidValueError
 
 _POSITIONAL_ONLY = inspect.Parameter.POSITIONAL_ONLY
 _VAR_POSITIONAL = inspect.Parameter.VAR_POSITIONAL
@@ -35,12 +37,18 @@ class Arguments:
 
 
 class Parameters:
-    """A function's parameters: binds calls to names, and calls it with them again."""
+    """A function's parameters: binds calls to names, and calls it with them again.
+
+    Args:
+        skip_first: Whether the first is the object of a method.
+        injected: Parameters that Flux gives, not the caller: no call binds them.
+    """
 
     __slots__ = ("_names", "_signature", "_simple")
 
-    def __init__(self, func: Callable[..., Any], *, skip_first: bool) -> None:
+    def __init__(self, func: Callable[..., Any], *, skip_first: bool, injected: Collection[str] = ()) -> None:
         parameters = list(inspect.signature(func).parameters.values())[1 if skip_first else 0 :]
+        parameters = [parameter for parameter in parameters if parameter.name not in injected]
         self._signature = inspect.Signature(parameters)
         self._names = tuple(p.name for p in parameters)
         # Most functions: every parameter can be named, so binding needs no inspection.
@@ -62,12 +70,73 @@ class Parameters:
             return dict(zip(self._names, args, strict=True))
         return dict(self._signature.bind(*args, **kwargs).arguments)
 
-    def call(self, func: Callable[..., Any], named: Mapping[str, Any]) -> Any:
-        """Call a function with these arguments, by position where possible: a fallback may name them otherwise."""
+    def call(self, func: Callable[..., Any], named: Mapping[str, Any], injected: Mapping[str, Any]) -> Any:
+        """Call a function with these arguments, by position where possible: a fallback may name them otherwise.
+
+        Args:
+            injected: Further keywords, that no caller gave.
+        """
         if self._simple and len(named) == len(self._names):
-            return func(*named.values())
+            return func(*named.values(), **injected)
         bound = inspect.BoundArguments(self._signature, dict(named))
-        return func(*bound.args, **bound.kwargs)
+        return func(*bound.args, **bound.kwargs, **injected)
+
+
+class OutputKeeper(Protocol):
+    """What keeps results outside the history: an `OutputStorage`."""
+
+    def store(self, reference_id: str, value: Any, /) -> Any:
+        """Keep a value, and return the reference that the history keeps."""
+        ...
+
+    def retrieve(self, reference: Any, /) -> Any:
+        """The value of a reference."""
+        ...
+
+
+def output_keeper(value: object) -> OutputKeeper | None:
+    """The option `output_storage`, checked.
+
+    Raises:
+        InvalidValueError: It cannot store and retrieve.
+    """
+    if value is not None and not all(callable(getattr(value, name, None)) for name in ("store", "retrieve")):
+        raise InvalidValueError(
+            f"output_storage is {value!r}: it is an object with store() and retrieve(), such as a "
+            "flux.output_storage.LocalFileStorage"
+        )
+    return value  # type: ignore[return-value]
+
+
+def secret_names(value: object) -> tuple[str, ...]:
+    """The option `secret_requests`, checked.
+
+    Raises:
+        InvalidValueError: It is not a list of names.
+    """
+    if isinstance(value, str) or not isinstance(value, Iterable) or not all(isinstance(each, str) for each in value):
+        raise InvalidValueError(f"secret_requests is {value!r}: it is a list of names of secrets, like ['API_KEY']")
+    return tuple(value)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskMetadata:
+    """What a task with `metadata=True` is told about its call.
+
+    Args:
+        task_id: The call's id.
+        task_name: The task's name, as the history shows it.
+        execution_id: Of the execution; empty outside a workflow.
+        attempt: From 1; it goes on after an interruption.
+        idempotency_key: The same in every attempt and after every crash, and of no other call: pass it to outside
+            systems that recognise a repeat by such a key.
+    """
+
+    task_id: str
+    task_name: str
+    execution_id: str
+    attempt: int
+    idempotency_key: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +152,13 @@ class TaskDefinition:
         fallback: Called with the task's own arguments when every attempt has failed; its result is the task's.
         rollback: Called with them when every attempt has failed and there is no fallback; the task still fails.
         pure: Running it again is harmless and changes nothing outside, so it need not wait for the disk.
+        at_most_once: An attempt that was interrupted is not run again, but fails.
+        cache_seconds: How long the result answers equal calls of any execution; None: it does not.
+        metadata: Whether `func` takes a keyword `metadata`, a `TaskMetadata`.
+        secret_requests: Names of the secrets that it takes as a keyword `secrets`, a dict.
+        in_process: Whether `func` runs in a child process.
+        output_storage: Keeps the results, of which the history then has references.
+        encode: Encodes the results.
     """
 
     name: str
@@ -94,6 +170,18 @@ class TaskDefinition:
     fallback: Callable[..., Any] | None = None
     rollback: Callable[..., Any] | None = None
     pure: bool = False
+    at_most_once: bool = False
+    cache_seconds: float | None = None
+    metadata: bool = False
+    secret_requests: tuple[str, ...] = ()
+    in_process: bool = False
+    output_storage: OutputKeeper | None = None
+    encode: Callable[[Any], bytes] = serde.encode
+
+    def cache_key(self, arguments: Arguments) -> bytes:
+        """What equal calls of this task have in common, in whatever execution."""
+        function = f"{self.func.__module__}:{getattr(self.func, '__qualname__', '')}:{self.name_of(arguments)}"
+        return hashlib.blake2b(function.encode() + b"\0" + arguments.data, digest_size=32).digest()
 
     def name_of(self, arguments: Arguments) -> str:
         """The name of a call with these arguments."""
@@ -119,9 +207,17 @@ class WorkflowDefinition:
         func: The body; takes the execution context.
         version: Informs, and unblocks diverged executions when it changes.
         location: Where the code is, so that an execution can be continued without naming it again.
+        secret_requests: Secrets that must be there before an execution starts.
+        output_storage: Keeps the result, of which the history then has a reference.
     """
 
     name: str
     func: Callable[..., Any]
     version: str
     location: str
+    secret_requests: tuple[str, ...] = ()
+    output_storage: OutputKeeper | None = None
+
+    def start_digest(self, input_data: bytes) -> bytes:
+        """What tells a repeated start from another one of the same id."""
+        return hashlib.blake2b(self.name.encode() + b"\0" + input_data, digest_size=16).digest()

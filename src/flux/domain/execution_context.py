@@ -46,7 +46,7 @@ class ExecutionContext(Generic[T]):
 
     def show_until(self, seq: int) -> None:
         """Let the context show the history up to this event (the engine calls it at each delivery)."""
-        self._visible = seq
+        self._visible = seq - self._events[0].seq + 1 if self._events else 0
 
     @property
     def workflow_name(self) -> str:

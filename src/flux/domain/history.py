@@ -6,17 +6,16 @@ from dataclasses import dataclass, field
 from flux import serde
 from flux.domain.events import ExecutionEvent, ExecutionEventType
 
+Type = ExecutionEventType
+
 # Detail of an outcome that the body decided by itself (the end of `parallel`, say): replay does not deliver it.
 DECIDED_BY_BODY = serde.encode({"decided_by": "body"})
+# Detail of a TASK_CANCELLED that a rollback follows: the call has ended when that has.
+ROLLS_BACK = serde.encode({"rolls_back": True})
 
-_OUTCOMES = frozenset(
-    {
-        ExecutionEventType.TASK_COMPLETED,
-        ExecutionEventType.TASK_FAILED,
-        ExecutionEventType.TASK_CANCELLED,
-        ExecutionEventType.TIMER_FIRED,
-    }
-)
+_OUTCOMES = frozenset({Type.TASK_COMPLETED, Type.TASK_FAILED, Type.TASK_CANCELLED, Type.TIMER_FIRED})
+_ROLLED_BACK = frozenset({Type.TASK_ROLLBACK_COMPLETED, Type.TASK_ROLLBACK_FAILED})
+_TO_THE_WORKFLOW = frozenset({Type.WORKFLOW_CANCELLING, Type.WORKFLOW_SIGNALLED})
 
 
 @dataclass(slots=True)
@@ -27,12 +26,17 @@ class CallRecord:
     progress: list[ExecutionEvent] = field(default_factory=list)  # Attempts, pauses: all between start and outcome.
     outcome: ExecutionEvent | None = None
 
+    @property
+    def is_rolling_back(self) -> bool:
+        """Whether the call was cancelled and is being undone."""
+        return any(event.type is Type.TASK_CANCELLED for event in self.progress)
+
 
 class History:
     """The events of one execution, in order, and the calls that they tell of.
 
     Args:
-        events: The history so far; seqs dense from 1.
+        events: The history so far; seqs dense, from 1 unless the execution was started over.
     """
 
     __slots__ = ("calls", "events")
@@ -51,18 +55,41 @@ class History:
         record = self.calls.get(event.call_id)
         if record is None:
             record = self.calls[event.call_id] = CallRecord()
-        if event.type is ExecutionEventType.TASK_STARTED:
+        if event.type is Type.TASK_STARTED:
             record.started = event
-        elif event.type in _OUTCOMES:
+        elif event.type in _OUTCOMES and event.detail_data != ROLLS_BACK:
+            record.outcome = event
+        elif event.type in _ROLLED_BACK and record.is_rolling_back:
             record.outcome = event
         else:
             record.progress.append(event)
 
+    def undo(self) -> None:
+        """Take back the last event, one of the workflow itself: it was not stored, and something comes before it."""
+        self.events.pop()
+
+    def restart(self) -> None:
+        """Forget everything: a fresh history begins."""
+        self.events.clear()
+        self.calls.clear()
+
     @property
     def last_seq(self) -> int:
         """The seq of the newest event; 0 if there is none."""
-        return len(self.events)
+        return self.events[-1].seq if self.events else 0
 
     def deliveries(self) -> list[ExecutionEvent]:
         """What the body was given, in the order in which it was given."""
-        return [e for e in self.events if e.type in _OUTCOMES and e.detail_data != DECIDED_BY_BODY]
+        return [event for event in self.events if self._is_delivery(event)]
+
+    def _is_delivery(self, event: ExecutionEvent) -> bool:
+        if not event.call_id:
+            return event.type in _TO_THE_WORKFLOW
+        if is_inner(event.call_id) or event.detail_data == DECIDED_BY_BODY:
+            return False
+        return self.calls[event.call_id].outcome is event
+
+
+def is_inner(call_id: str) -> bool:
+    """Whether a call was made inside a task, not by the body."""
+    return "/" in call_id

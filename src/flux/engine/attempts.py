@@ -1,57 +1,34 @@
 """The attempts of one call: timeout, retries, fallback and rollback live here, and nowhere else.
 
-Every step is recorded through a `Recorder`, so that an interrupted call goes on where it was: in the same attempt, in
-the same back-off, in the fallback or the rollback that had begun.
+Every step is recorded through its `Surroundings`, so that an interrupted call goes on where it was: in the same
+attempt, in the same back-off, in the fallback or the rollback that had begun.
 """
 
 import asyncio
+import contextvars
 import functools
 import inspect
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from flux import serde
-from flux.clock import Clock, SystemClock
-from flux.domain.definitions import TaskDefinition
+from flux.clock import Clock
+from flux.domain.definitions import TaskDefinition, TaskMetadata
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
+from flux.domain.redaction import Redactor
+from flux.engine import lineage
+from flux.engine.surroundings import Failed, RolledBack, Succeeded, Surroundings
 from flux.engine.threads import Threads, resolve
-from flux.errors import ExecutionTimeoutError, RetryError, UnserializableValue
+from flux.errors import ExecutionTimeoutError, InvalidValueError, RetryError, TaskInterruptedError
+
+if TYPE_CHECKING:
+    from flux.engine.attempt import Attempt
 
 MICROSECONDS = 1_000_000
-
-
-class Recorder(Protocol):
-    """Writes down what happens to a call."""
-
-    def record(self, type_: Type, value: bytes | None, detail: bytes | None = None) -> None:
-        """Add an event about this call."""
-        ...
-
-    async def before_acting(self) -> None:
-        """Wait until this attempt may act on the world: its cause is on disk, and the lease is trusted."""
-        ...
-
-    def acting(self, *, is_active: bool) -> None:
-        """Tell that user code of this call runs on the loop or a thread, or has ended."""
-        ...
-
-
-@dataclass(slots=True, eq=False)
-class Succeeded:
-    """The outcome of a call that gave a value."""
-
-    value: Any
-    data: bytes
-
-
-@dataclass(slots=True, eq=False)
-class Failed:
-    """The outcome of a call that gave an error, encoded."""
-
-    data: bytes
+# Recorded while an attempt runs: they do not say how far the attempts have come.
+_ASIDE = frozenset({Type.TASK_PAUSED, Type.TASK_RESUMED, Type.TASK_PROGRESS, Type.TASK_CANCELLED})
 
 
 @dataclass(slots=True)
@@ -74,8 +51,9 @@ class Attempts:
         call_id: Of the call, for messages.
         arguments: Gives the arguments by name, for each attempt a copy of its own.
         instance: The object a method is bound to.
-        recorder: Where each step is written.
+        around: Where each step is written, and what else they need.
         progress: What history already has between the start of the call and its outcome.
+        was_interrupted: Whether an attempt may have begun, in a process that did not finish it.
         grace_seconds: How long an attempt that timed out may clean up.
     """
 
@@ -86,16 +64,28 @@ class Attempts:
         arguments: Callable[[], Mapping[str, Any]],
         instance: Any,
         *,
-        recorder: Recorder,
+        around: Surroundings,
         clock: Clock,
         threads: Threads,
         progress: Sequence[ExecutionEvent] = (),
         grace_seconds: float = 5.0,
+        was_interrupted: bool = False,
     ) -> None:
         self._task, self._call_id, self._arguments, self._instance = task, call_id, arguments, instance
-        self._grace_seconds = grace_seconds
-        self._recorder, self._clock, self._threads = recorder, clock, threads
-        self._progress = progress
+        self._grace_seconds, self._was_interrupted = grace_seconds, was_interrupted
+        self._around, self._clock, self._threads = around, clock, threads
+        self._progress = [event for event in progress if event.type not in _ASIDE] if progress else progress
+        self._redactor: Redactor | None = None
+        self._is_rolling_back = False
+
+    @property
+    def is_rolling_back(self) -> bool:
+        """Whether what it did is being undone: that must not be cut short."""
+        return self._is_rolling_back
+
+    async def undo(self) -> RolledBack:
+        """Roll a cancelled call back."""
+        return await self._roll_back(_Failure(asyncio.CancelledError("the call was cancelled")))
 
     async def run(self) -> Succeeded | Failed:
         """Make attempts until one succeeds or none is left, and settle what follows from that."""
@@ -104,10 +94,10 @@ class Attempts:
             case Type.TASK_FALLBACK_STARTED | Type.TASK_FALLBACK_COMPLETED | Type.TASK_FALLBACK_FAILED:
                 return await self._fall_back(self._recorded_failure())
             case Type.TASK_ROLLBACK_STARTED | Type.TASK_ROLLBACK_COMPLETED | Type.TASK_ROLLBACK_FAILED:
-                return await self._roll_back(self._recorded_failure())
+                return await self._fail_after_rollback(self._recorded_failure())
             case Type.TASK_RETRY_COMPLETED if last is not None:
                 output = last.value["output"]
-                return Succeeded(output, serde.encode(output))
+                return Succeeded(output, self._task.encode(output))
             case Type.TASK_RETRY_FAILED if last is not None and not last.detail["due_at"]:
                 return await self._settle(_retried(int(last.value["current_attempt"]), last.detail["error"]))
             case _:
@@ -119,20 +109,67 @@ class Attempts:
         attempt = await self._resume_attempts()
         while True:
             try:
-                value = await self._attempt(self._task.func, self._task.timeout_seconds)
-                data = serde.encode(value)
+                self._refuse_second_run(attempt)
+                value, data = await self._result(attempt)
             except Exception as error:  # noqa: BLE001 - the boundary around a task's body.
                 failure = _Failure(error)
             else:
                 if attempt:
                     output = {**self._retry_value(attempt), "output": value}
-                    self._recorder.record(Type.TASK_RETRY_COMPLETED, serde.encode(output))
+                    self._record(Type.TASK_RETRY_COMPLETED, serde.encode(output))
                 return Succeeded(value, data)
             # A value that cannot be recorded will not be by trying again, and the effect would be repeated.
-            is_final = isinstance(failure.error, UnserializableValue)
+            is_final = isinstance(failure.error, InvalidValueError)
             if is_final or not self._task.retry.allows(attempt, failure.error):
                 return await self._give_up(attempt, failure)
             attempt = await self._next_attempt(attempt, failure.error)
+
+    async def _result(self, attempt: int) -> tuple[Any, bytes]:
+        """Make one attempt; gives its value as the history has it, and that encoded."""
+        task = self._task
+        value = await self._attempt(task.func, task.timeout_seconds, await self._keywords(attempt))
+        if self._redactor is not None and (path := self._redactor.find(value)) is not None:
+            raise InvalidValueError(
+                f"the result of {task.name!r} holds a secret that it requested, at {path}: return something that can "
+                "be recorded, and let the task that needs the secret request it"
+            )
+        if task.output_storage is not None:
+            keep, reference_id = task.output_storage.store, self._around.reference_id()
+            value = await self._threads.run(lambda: keep(reference_id, value))
+            return value, serde.encode(value)
+        return value, task.encode(value)
+
+    async def _keywords(self, attempt: int) -> dict[str, Any]:
+        """What Flux gives to the function beside the caller's arguments."""
+        keywords: dict[str, Any] = {}
+        if self._task.secret_requests:
+            secrets = await self._around.secrets(self._task.secret_requests)
+            self._redactor, keywords["secrets"] = Redactor(secrets), dict(secrets)
+        if self._task.metadata:
+            execution_id = self._around.execution_id
+            keywords["metadata"] = TaskMetadata(
+                task_id=self._call_id,
+                task_name=self._around.name,
+                execution_id=execution_id,
+                attempt=attempt + 1,
+                idempotency_key=self._around.idempotency_key(),
+            )
+        return keywords
+
+    def _refuse_second_run(self, attempt: int) -> None:
+        """Raises: TaskInterruptedError: This attempt may have run, and may run at most once."""
+        if self._was_interrupted and self._task.at_most_once:
+            self._was_interrupted = False
+            raise TaskInterruptedError(
+                f"attempt {attempt + 1} of {self._task.name!r} was interrupted, and it may run at most once: find out "
+                "how far it came before you repeat it"
+            )
+
+    def _record(self, type_: Type, data: bytes | None, detail: bytes | None = None) -> None:
+        self._around.record(type_, self._redacted(data), self._redacted(detail))
+
+    def _redacted(self, data: bytes | None) -> bytes | None:
+        return data if data is None or self._redactor is None else self._redactor.bytes(data)
 
     async def _resume_attempts(self) -> int:
         """Go on in the attempt, or in the back-off, that was interrupted; returns the attempt, 0 for the original."""
@@ -141,6 +178,7 @@ class Attempts:
             return 0
         attempt = int(last.value["current_attempt"])
         if last.type is Type.TASK_RETRY_FAILED:
+            self._was_interrupted = False  # Between two attempts.
             await self._wait_until(int(last.detail["due_at"]))
             await self._start_retry(attempt + 1)
             return attempt + 1
@@ -155,8 +193,8 @@ class Attempts:
         return attempt + 1
 
     async def _start_retry(self, attempt: int) -> None:
-        self._recorder.record(Type.TASK_RETRY_STARTED, serde.encode(self._retry_value(attempt)))
-        await self._recorder.before_acting()
+        self._record(Type.TASK_RETRY_STARTED, serde.encode(self._retry_value(attempt)))
+        await self._around.before_acting()
 
     async def _give_up(self, attempt: int, failure: _Failure) -> Succeeded | Failed:
         if attempt:
@@ -168,12 +206,15 @@ class Attempts:
         if self._task.fallback is not None:
             return await self._fall_back(failure)
         if self._task.rollback is not None:
-            return await self._roll_back(failure)
-        return Failed(failure.data)
+            return await self._fail_after_rollback(failure)
+        return Failed(self._encoded(failure))
+
+    def _encoded(self, failure: _Failure) -> bytes:
+        return self._redacted(failure.data) or b""
 
     def _record_failed_attempt(self, attempt: int, error: BaseException, due_at: int) -> None:
         detail = serde.encode({"due_at": due_at, "error": error})
-        self._recorder.record(Type.TASK_RETRY_FAILED, serde.encode(self._retry_value(attempt)), detail)
+        self._record(Type.TASK_RETRY_FAILED, serde.encode(self._retry_value(attempt)), detail)
 
     def _retry_value(self, attempt: int) -> dict[str, Any]:
         retry = self._task.retry
@@ -201,33 +242,37 @@ class Attempts:
         await self._begin(Type.TASK_FALLBACK_STARTED, failure)
         assert self._task.fallback is not None
         try:
-            value = await self._attempt(self._task.fallback, 0)
+            value = await self._attempt(self._task.fallback, 0, {}, "fallback/")
             data = serde.encode(value)
         except Exception as error:  # noqa: BLE001 - the boundary around a fallback.
-            encoded = serde.encode_failure(error)
-            self._recorder.record(Type.TASK_FALLBACK_FAILED, encoded)
+            encoded = self._encoded(_Failure(error))
+            self._record(Type.TASK_FALLBACK_FAILED, encoded)
             return Failed(encoded)
-        self._recorder.record(Type.TASK_FALLBACK_COMPLETED, data)
+        self._record(Type.TASK_FALLBACK_COMPLETED, data)
         return Succeeded(value, data)
 
-    async def _roll_back(self, failure: _Failure) -> Failed:
+    async def _fail_after_rollback(self, failure: _Failure) -> Failed:
         """Undo; whatever becomes of that, the call fails with the original error."""
-        if self._done(Type.TASK_ROLLBACK_COMPLETED, Type.TASK_ROLLBACK_FAILED) is not None:
-            return Failed(failure.data)
+        if self._done(Type.TASK_ROLLBACK_COMPLETED, Type.TASK_ROLLBACK_FAILED) is None:
+            undone = await self._roll_back(failure)
+            self._record(undone.type, undone.data)
+        return Failed(self._encoded(failure))
+
+    async def _roll_back(self, failure: _Failure) -> RolledBack:
+        self._is_rolling_back = True
         await self._begin(Type.TASK_ROLLBACK_STARTED, failure)
         assert self._task.rollback is not None
         try:
-            value = await self._attempt(self._task.rollback, 0)
-            self._recorder.record(Type.TASK_ROLLBACK_COMPLETED, serde.encode(value))
+            value = await self._attempt(self._task.rollback, 0, {}, "rollback/")
+            return RolledBack(Type.TASK_ROLLBACK_COMPLETED, serde.encode(value))
         except Exception as error:  # noqa: BLE001 - the boundary around a rollback.
-            self._recorder.record(Type.TASK_ROLLBACK_FAILED, serde.encode_failure(error))
-        return Failed(failure.data)
+            return RolledBack(Type.TASK_ROLLBACK_FAILED, self._encoded(_Failure(error)))
 
     async def _begin(self, started: Type, failure: _Failure) -> None:
         if not any(event.type is started for event in self._progress):
             detail = serde.encode({"error": failure.error, "inner": failure.inner})
-            self._recorder.record(started, serde.encode_arguments(dict(self._arguments())), detail)
-        await self._recorder.before_acting()
+            self._record(started, serde.encode_arguments(dict(self._arguments())), detail)
+        await self._around.before_acting()
 
     def _done(self, *types: Type) -> ExecutionEvent | None:
         return next((event for event in self._progress if event.type in types), None)
@@ -239,19 +284,28 @@ class Attempts:
 
     # -- one attempt
 
-    async def _attempt(self, function: Callable[..., Any], timeout: float) -> Any:
+    async def _attempt(
+        self, function: Callable[..., Any], timeout: float, keywords: Mapping[str, Any], part: str = ""
+    ) -> Any:
         """Call user code once.
 
         Raises:
             ExecutionTimeoutError: It took longer than `timeout` seconds.
         """
-        self._recorder.acting(is_active=True)
+        attempt = self._around.begin(part)
+        call = functools.partial(self._call, attempt, function, keywords)
         try:
-            return await (self._call_within(timeout, function) if timeout else self._call(function))
+            return await (self._within(timeout, attempt, function, call) if timeout else call())
         finally:
-            self._recorder.acting(is_active=False)
+            await self._around.end(attempt)
 
-    async def _call_within(self, seconds: float, function: Callable[..., Any]) -> Any:
+    async def _within(
+        self,
+        seconds: float,
+        attempt: "Attempt | None",
+        function: Callable[..., Any],
+        call: Callable[[Callable[[], None]], Coroutine[Any, Any, Any]],
+    ) -> Any:
         """Call it in a task of its own, and go on without it if it outlives the cancellation that follows."""
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
@@ -263,14 +317,18 @@ class Attempts:
             expiry = loop.call_later(seconds, expire)
 
         def expire() -> None:
-            nonlocal has_expired
+            nonlocal has_expired, expiry
             if work.done():
+                return
+            paused = attempt.take_paused_seconds() if attempt is not None else 0.0
+            if paused:
+                expiry = loop.call_later(paused, expire)
                 return
             has_expired = True
             work.cancel()
-            loop.call_later(0 if _is_sync(function) else self._grace_seconds, resolve, over)
+            loop.call_later(0 if self._is_stopped_at_once(function) else self._grace_seconds, resolve, over)
 
-        work = loop.create_task(self._call(function, start_clock))
+        work = lineage.create_task(loop, call(start_clock), contextvars.copy_context())
         work.add_done_callback(lambda _: resolve(over))
         try:
             await over
@@ -287,74 +345,50 @@ class Attempts:
             raise self._timed_out(function, seconds)
         return work.result()
 
-    async def _call(self, function: Callable[..., Any], on_start: Callable[[], None] | None = None) -> Any:
+    async def _call(
+        self,
+        attempt: "Attempt | None",
+        function: Callable[..., Any],
+        keywords: Mapping[str, Any],
+        on_start: Callable[[], None] | None = None,
+    ) -> Any:
         """Call it, and let nothing that it raises end more than the task: SystemExit would end the host loop."""
+        self._around.entered(attempt)
         try:
-            return await self._invoke(function, on_start)
+            return await self._invoke(function, keywords, on_start)
         except (Exception, KeyboardInterrupt):
             raise
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
                 raise
             raise RuntimeError(f"the task raised {_describe(error)}, which would end more than itself") from error
+        finally:
+            self._around.left(attempt)
 
-    async def _invoke(self, function: Callable[..., Any], on_start: Callable[[], None] | None) -> Any:
-        """Call it where it belongs: async functions on this loop, others in a thread of ours."""
+    async def _invoke(
+        self, function: Callable[..., Any], keywords: Mapping[str, Any], on_start: Callable[[], None] | None
+    ) -> Any:
+        """Call it where it belongs: async functions on this loop, others in a thread or a process of ours."""
+        arguments, parameters = self._arguments(), self._task.parameters
+        if self._task.in_process and function is self._task.func:
+            return await self._around.run_in_process(function, {**arguments, **keywords}, on_start)
         target = function if self._instance is None else functools.partial(function, self._instance)
-        arguments = self._arguments()
         if inspect.iscoroutinefunction(function):
             if on_start is not None:
                 on_start()
-            return await self._task.parameters.call(target, arguments)
-        value = await self._threads.run(lambda: self._task.parameters.call(target, arguments), on_start)
+            return await parameters.call(target, arguments, keywords)
+        value = await self._threads.run(lambda: parameters.call(target, arguments, keywords), on_start)
         return await value if inspect.isawaitable(value) else value
+
+    def _is_stopped_at_once(self, function: Callable[..., Any]) -> bool:
+        """Whether nobody need wait for it to clean up: a thread is left behind, a process is killed."""
+        return _is_sync(function) and not self._task.in_process
 
     def _timed_out(self, function: Callable[..., Any], timeout: float) -> ExecutionTimeoutError:
         text = f"Task {self._task.name} ({self._call_id}) timed out ({timeout:g}s)."
-        if _is_sync(function):
+        if self._is_stopped_at_once(function):
             text += " Its thread was left behind, because Python cannot stop a thread."
         return ExecutionTimeoutError(text)
-
-
-async def run_unrecorded(task: TaskDefinition, named: Mapping[str, Any], instance: Any) -> Any:
-    """Call a task outside any workflow: with its retries, fallback and rollback, but nothing is written.
-
-    Raises:
-        ExecutionError: It failed, as it would in a body.
-    """
-    attempts = Attempts(
-        task, "", lambda: named, instance, recorder=_Unrecorded(), clock=SystemClock(), threads=_unrecorded_threads
-    )
-    match await attempts.run():
-        case Succeeded(value):
-            return value
-        case Failed(data):
-            raise serde.decode(data)
-
-
-class _Unrecorded:
-    """Writes nothing, and waits for nothing."""
-
-    def record(self, type_: Type, value: bytes | None, detail: bytes | None = None) -> None:
-        pass
-
-    async def before_acting(self) -> None:
-        pass
-
-    def acting(self, *, is_active: bool) -> None:
-        pass
-
-
-_unrecorded_threads = Threads()
-
-
-def _forget_threads() -> None:
-    """A forked child has none of its parent's threads."""
-    global _unrecorded_threads  # noqa: PLW0603 - of this process.
-    _unrecorded_threads = Threads()
-
-
-os.register_at_fork(after_in_child=_forget_threads)
 
 
 def _retried(retries: int, error: BaseException) -> _Failure:

@@ -12,18 +12,21 @@ import heapq
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
+from flux import serde
 from flux.domain.definitions import Arguments, TaskDefinition, WorkflowDefinition
 from flux.domain.events import ExecutionEvent, ExecutionEventType
 from flux.domain.execution_context import ExecutionContext
 from flux.domain.history import History
-from flux.engine import divergence
-from flux.engine.calls import CURRENT_ATTEMPT, PARENT, Call, PauseRequest
+from flux.engine import divergence, lineage
+from flux.engine.calls import PARENT, Call, Target
 from flux.engine.loop import BodyLoop, BodyTimer, FirmFuture
+from flux.engine.mailbox import Mailbox
 from flux.errors import NonDeterminismError
 
 MICROSECONDS = 1_000_000
+NO_ARGUMENTS = serde.encode_arguments({})
 
 
 class Decisions(Protocol):
@@ -37,7 +40,7 @@ class Decisions(Protocol):
         """Stop a call, and complete it with TASK_CANCELLED."""
         ...
 
-    def combinator_began(self, call_id: str, name: str, parent: str | None) -> None:
+    def combinator_began(self, call_id: str, name: str, data: bytes, parent: str | None) -> None:
         """Record the start of a combinator."""
         ...
 
@@ -58,6 +61,17 @@ class Raised:
     """The body raised an error, or was cancelled."""
 
     error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """The body starts over, with a fresh history.
+
+    Args:
+        input_data: Its encoded input.
+    """
+
+    input_data: bytes
 
 
 class Body:
@@ -81,10 +95,14 @@ class Body:
     ) -> None:
         self.loop = BodyLoop(context.execution_id, self)  # type: ignore[abstract]  # The rest is set below its class.
         self.loop.body = self
-        self.outcome: Returned | Raised | None = None
+        self.outcome: Returned | Raised | Continued | None = None
+        self.workflow = workflow
+        self.mailbox = Mailbox()
+        self.is_cancelled = False  # By WORKFLOW_CANCELLING.
+        self._main: asyncio.Task[Any] | None = None
         self.divergence: NonDeterminismError | None = None
         self.failure: BaseException | None = None  # What escaped the drain: a busy wait, SystemExit.
-        self._workflow, self._context, self._history = workflow, context, history
+        self._context, self._history = context, history
         self._started_us, self._decisions = started_us, decisions
         self._calls = 0
         self._waiting: dict[str, Call] = {}
@@ -123,10 +141,15 @@ class Body:
         """Give the body one completion, and let it run until it waits again."""
         self._context.show_until(event.seq)
         self.loop.advance((event.time_us - self._started_us) / MICROSECONDS)
-        if event.type is ExecutionEventType.TIMER_FIRED:
-            self._fire(event)
-        else:
-            self._complete(event)
+        match event.type:
+            case ExecutionEventType.TIMER_FIRED:
+                self._fire(event)
+            case ExecutionEventType.WORKFLOW_SIGNALLED:
+                self.mailbox.put(event)
+            case ExecutionEventType.WORKFLOW_CANCELLING:
+                self._cancel_main()
+            case _:
+                self._complete(event)
         self._drain()
 
     def next_timer(self) -> BodyTimer | None:
@@ -152,15 +175,15 @@ class Body:
     def _begin(self) -> None:
         context = contextvars.copy_context()
         context.run(PARENT.set, None)
-        context.run(CURRENT_ATTEMPT.set, None)
-        main = self.loop.create_task(self._main(), context=context)
-        main.add_done_callback(self._returned)
-        self._context.show_until(1)
+        context.run(lineage.leave)
+        self._main = self.loop.create_task(self._run(), context=context)
+        self._main.add_done_callback(self._returned)
+        self._context.show_until(self._history.events[0].seq)
         self._drain()
 
-    async def _main(self) -> Any:
+    async def _run(self) -> Any:
         try:
-            value = self._workflow.func(self._context)
+            value = self.workflow.func(self._context)
             return await value if inspect.isawaitable(value) else value
         finally:
             if not self.loop.is_unloading:
@@ -168,10 +191,11 @@ class Body:
 
     def _returned(self, main: asyncio.Task[Any]) -> None:
         """As `asyncio.run` does: what the body left running is cancelled, in order."""
-        try:
-            self.outcome = Returned(main.result())
-        except BaseException as error:  # noqa: BLE001 - whatever a body raises is its outcome.
-            self.outcome = Raised(error)
+        if self.outcome is None:
+            try:
+                self.outcome = Returned(main.result())
+            except BaseException as error:  # noqa: BLE001 - whatever a body raises is its outcome.
+                self.outcome = Raised(error)
         self._is_over = True
         for task in self.loop.live_tasks:
             if task is not main:
@@ -192,7 +216,7 @@ class Body:
         self._calls += 1
         return str(self._calls)
 
-    async def call(self, target: TaskDefinition | PauseRequest, arguments: Arguments) -> Any:
+    async def call(self, target: Target, arguments: Arguments) -> Any:
         """Make a call and wait for its outcome: the only way from a body to the world."""
         if self.loop.is_unloading:
             self.loop.refuse_while_unloading()
@@ -215,7 +239,16 @@ class Body:
                 await self._cancel(call)
             raise
 
-    def combinator_begins(self, name: str) -> str:
+    async def start_over(self, input_data: bytes) -> NoReturn:
+        """End here, and begin again with a fresh history; nothing after this runs."""
+        if self.loop.is_unloading:
+            self.loop.refuse_while_unloading()
+        if not self._is_over:
+            self.outcome, self._is_over = Continued(input_data), True
+        while True:
+            await self.loop.create_future()
+
+    def combinator_begins(self, name: str, data: bytes = NO_ARGUMENTS) -> str:
         """Journal the start of a combinator; returns its call id."""
         if self.loop.is_unloading:
             self.loop.refuse_while_unloading()
@@ -223,9 +256,9 @@ class Body:
         self._combinators[call_id] = name
         record = self._history.calls.get(call_id)
         if record is None or record.started is None:
-            self._decide(lambda: self._decisions.combinator_began(call_id, name, parent), call_id, name)
-        elif record.started.name != name:
-            self._diverged(divergence.other_call(record.started, name, None))
+            self._decide(lambda: self._decisions.combinator_began(call_id, name, data, parent), call_id, name)
+        elif record.started.name != name or record.started.data != data:
+            self._diverged(divergence.other_call(record.started, name, data))
         return call_id
 
     def combinator_ends(self, call_id: str, outcome: ExecutionEventType, data: bytes) -> None:
@@ -307,11 +340,18 @@ class Body:
             case _ if call.is_cancelled:
                 future.set_result(None)
             case ExecutionEventType.TASK_COMPLETED:
-                future.set_result(event.value_copy())
+                future.set_result(_result(call, event))
             case ExecutionEventType.TASK_FAILED:
                 future.set_exception(event.value_copy())
             case _:
                 future.cancel()
+
+    def _cancel_main(self) -> None:
+        """A cancelled body is told where it awaits, and may clean up; one that has ended is not."""
+        assert self._main is not None
+        self.is_cancelled = True
+        if self.outcome is None:
+            self._main.cancel()
 
     def _fire(self, event: ExecutionEvent) -> None:
         """On replay the recorded time counts, and only that a timer was armed: a library may have drawn the delay."""
@@ -332,3 +372,11 @@ class Body:
     def _diverged(self, error: NonDeterminismError) -> None:
         """Kept here, not raised: the body could swallow it."""
         self.divergence = self.divergence or error
+
+
+def _result(call: Call, event: ExecutionEvent) -> Any:
+    """What the body gets: the value, wherever it is kept; as a replay would give it."""
+    value, target = event.value_copy(), call.target
+    if isinstance(target, TaskDefinition) and target.output_storage is not None:
+        return target.output_storage.retrieve(value)
+    return value

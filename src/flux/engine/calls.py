@@ -1,4 +1,4 @@
-"""A call: one invocation of a task, a pause or a combinator, and where it comes from."""
+"""A call: one invocation of a task, a pause or a child execution, and where it comes from."""
 
 import asyncio
 import contextvars
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flux import serde
-from flux.domain.definitions import Arguments, TaskDefinition
-from flux.engine.attempts import run_unrecorded
+from flux.domain.definitions import Arguments, TaskDefinition, WorkflowDefinition
+from flux.engine import lineage
 from flux.engine.loop import BodyLoop
+from flux.engine.unrecorded import run_unrecorded
 from flux.errors import BodyError
 
 if TYPE_CHECKING:
+    from flux.engine.attempt import Attempt
     from flux.engine.body import Body
 
-# The task call in whose attempt this code runs, on the host loop or a thread of ours.
-CURRENT_ATTEMPT: contextvars.ContextVar["Call | None"] = contextvars.ContextVar("flux_attempt", default=None)
 # The combinator (`parallel`, `pipeline`, …) within which a body makes calls: their parent in the timeline.
 PARENT: contextvars.ContextVar[str | None] = contextvars.ContextVar("flux_parent", default=None)
 
@@ -28,38 +28,67 @@ class PauseRequest:
     Args:
         label: The name by which a resume may choose it.
         output: Encoded; shown to whoever decides.
+        timeout_seconds: Of a pause inside a task; in a body a timer of the body counts it.
     """
 
     label: str
     output: bytes
+    timeout_seconds: float | None = None
 
     def name_of(self, arguments: Arguments) -> str:
         """The name of a call to it."""
         return "pause"
 
+    @property
+    def timeout_text(self) -> str:
+        """What is said when nobody answers in time."""
+        return f"Pause {self.label} was not resumed in time ({self.timeout_seconds:g}s)."
+
+
+@dataclass(frozen=True, slots=True)
+class ChildRequest:
+    """The target of a call that is an execution of its own.
+
+    Args:
+        workflow: What it executes.
+        input_data: Its encoded input.
+    """
+
+    workflow: WorkflowDefinition
+    input_data: bytes
+
+    def name_of(self, arguments: Arguments) -> str:
+        """The name of a call to it."""
+        return self.workflow.name
+
+
+Target = TaskDefinition | PauseRequest | ChildRequest
+
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One call of a body.
+    """One call.
 
     Args:
-        id: Its number in the body, which is the same in every replay.
+        id: In a body its number, which is the same in every replay; inside a task `Attempt` derives it.
         name: As the history shows it.
         target: What is called.
         arguments: With what.
-        future: Where the body waits for the outcome.
-        parent: Call id of the combinator that it was made in.
+        future: Where the caller waits for the outcome.
+        parent: Call id of the combinator, or of the task, that it was made in.
         context: The context variables of the caller, for the attempts.
-        is_cancelled: Whether the body gave it up; then only its TASK_CANCELLED counts.
+        attempt: Inside which it was made; None for a call of the body.
+        is_cancelled: Whether the caller gave it up; then only its TASK_CANCELLED counts.
     """
 
     id: str
     name: str
-    target: TaskDefinition | PauseRequest
+    target: Target
     arguments: Arguments
     future: asyncio.Future[Any]
     parent: str | None
     context: contextvars.Context
+    attempt: "Attempt | None" = None
     is_cancelled: bool = False
 
     @property
@@ -74,6 +103,12 @@ def current_body() -> "Body | None":
     return loop.body if isinstance(loop, BodyLoop) else None
 
 
+def current_attempt() -> "Attempt | None":
+    """The attempt in whose task this code runs, if it does and is not in a body."""
+    branch = lineage.current()
+    return branch.attempt if branch is not None else None
+
+
 def require_body(what: str) -> "Body":
     """The running body, or an error that says where `what` belongs.
 
@@ -83,24 +118,23 @@ def require_body(what: str) -> "Body":
     body = current_body()
     if body is not None:
         return body
-    attempt = CURRENT_ATTEMPT.get()
-    where = f"the task {attempt.name!r}" if attempt else "plain code"
+    attempt = current_attempt()
+    where = f"the task {attempt.call.name!r}" if attempt else "plain code"
     raise BodyError(f"{what} was called in {where}: it belongs in the body of a workflow, so call it there")
 
 
-async def call(task: TaskDefinition, args: tuple[Any, ...], kwargs: dict[str, Any], instance: Any = None) -> Any:
-    """Call a task from wherever this runs.  Its call id is taken here, when the coroutine first runs.
+def refuse_in_body(what: str) -> None:
+    """Raises: BodyError: This runs in a workflow body, and would act on the world from there."""
+    if current_body() is not None:
+        raise BodyError(f"{what} cannot be sent from the body of a workflow, which only decides: send it from a @task")
 
-    Raises:
-        BodyError: It runs inside another task.
-    """
+
+async def call(task: TaskDefinition, args: tuple[Any, ...], kwargs: dict[str, Any], instance: Any = None) -> Any:
+    """Call a task from wherever this runs.  Its call id is taken here, when the coroutine first runs."""
     body = current_body()
     if body is not None:
         return await body.call(task, task.arguments(args, kwargs, instance))
-    attempt = CURRENT_ATTEMPT.get()
-    if attempt is not None:
-        raise BodyError(
-            f"the task {task.name!r} was called inside the task {attempt.name!r}: call it in the body of the "
-            f"workflow, or call its function with {task.name}.func(...), which records nothing"
-        )
+    branch = lineage.current()
+    if branch is not None:
+        return await branch.attempt.make_call(branch, task, task.arguments(args, kwargs, instance))
     return await run_unrecorded(task, task.parameters.bind(args, kwargs), instance)

@@ -4,13 +4,16 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Coroutine
+from dataclasses import dataclass
 from typing import Any
 
 from flux.domain.definitions import WorkflowDefinition
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
 from flux.engine import patches
-from flux.engine.journal import Committer, Journal
+from flux.engine.committer import Committer
+from flux.engine.inbox import Post
+from flux.engine.journal import Journal
 from flux.engine.loop import Drain
 from flux.engine.outcomes import Asleep, Blocked, RunOutcome, Settled, Superseded
 from flux.engine.parts import Parts
@@ -24,6 +27,14 @@ NEWS_SECONDS = 0.05
 RESCUE_SECONDS = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """What the runners of one host loop share."""
+
+    journal: Journal
+    post: Post
+
+
 class Engine:
     """Runs executions of one store.
 
@@ -34,10 +45,10 @@ class Engine:
 
     def __init__(self, parts: Parts, committer: Committer) -> None:
         self._parts, self._committer = parts, committer
-        self._journals: dict[asyncio.AbstractEventLoop, Journal] = {}
+        self._hosts: dict[asyncio.AbstractEventLoop, _Host] = {}
         self._runners: dict[str, set[Runner]] = {}
         self._owed: list[Runner] = []  # Whose executions could not be given back.
-        self._lock = threading.Lock()
+        self._lock, self._hosts_lock = threading.Lock(), threading.Lock()
         self._watch = Watch(self._drains)
 
     async def run(
@@ -97,6 +108,14 @@ class Engine:
             with contextlib.suppress(RuntimeError):  # Its loop is closed, and it does nothing any more.
                 runner.done.get_loop().call_soon_threadsafe(runner.abandon)
 
+    def nudge(self, execution_id: str) -> None:
+        """Something was sent to an execution: if it runs here, it need not find that out (safe from any thread)."""
+        with self._lock:
+            runners = list(self._runners.get(execution_id, ()))
+        for runner in runners:
+            with contextlib.suppress(RuntimeError):  # Its loop is closed.
+                runner.done.get_loop().call_soon_threadsafe(runner.nudge)
+
     def _news(self) -> int:
         """News of the store; nothing that is known, if it cannot say at this moment."""
         try:
@@ -141,20 +160,12 @@ class Engine:
 
     def _claim(self, workflow: WorkflowDefinition, execution_id: str, *, inline: bool) -> Runner | None:
         store, worker = self._parts.store, self._parts.lease.acquire()
-        journal = self._journal(inline=inline)
         with self._lock:  # So that another thread that finds it ours finds its runner, too.
             self._release_forgotten(execution_id, worker)
             claim = store.claim(execution_id, worker=worker, version=workflow.version, now=self._parts.clock.now())
             if claim is None:
                 return None
-            runner = Runner(
-                self._parts,
-                journal,
-                workflow,
-                execution_id=execution_id,
-                fence=claim.row.fence,
-                events=claim.events,
-            )
+            runner = self._runner(workflow, execution_id, inline=inline, fence=claim.row.fence, events=claim.events)
             self._runners.setdefault(execution_id, set()).add(runner)
         return runner
 
@@ -175,28 +186,43 @@ class Engine:
         *,
         inline: bool,
     ) -> Runner:
-        runner = Runner(
-            self._parts,
-            self._journal(inline=inline),
-            workflow,
-            execution_id=execution_id,
-            fence=1,
-            events=(),
-            create=create,
-            input_data=input_data,
+        runner = self._runner(
+            workflow, execution_id, inline=inline, fence=1, events=(), create=create, input_data=input_data
         )
         with self._lock:
             self._runners.setdefault(execution_id, set()).add(runner)
         return runner
 
-    def _journal(self, *, inline: bool) -> Journal:
-        loop = asyncio.get_running_loop()
-        with self._lock:
-            journal = self._journals.get(loop)
-            if journal is None:
-                self._journals = {known: each for known, each in self._journals.items() if not known.is_closed()}
-                journal = self._journals[loop] = Journal(self._committer, loop, self._parts.clock, inline=inline)
-        return journal
+    def _runner(
+        self, workflow: WorkflowDefinition, execution_id: str, *, inline: bool, fence: int, **beginning: Any
+    ) -> Runner:
+        """A runner on this loop; the lock need not be held."""
+        host = self._host(inline=inline)
+
+        async def drive(child: WorkflowDefinition, child_id: str) -> ExecutionContext[Any]:
+            return await self.run(child, child_id, inline=inline)
+
+        return Runner(
+            self._parts,
+            host.journal,
+            host.post,
+            drive,
+            workflow,
+            execution_id=execution_id,
+            fence=fence,
+            **beginning,
+        )
+
+    def _host(self, *, inline: bool) -> "_Host":
+        loop, parts = asyncio.get_running_loop(), self._parts
+        with self._hosts_lock:
+            host = self._hosts.get(loop)
+            if host is None:
+                self._hosts = {known: each for known, each in self._hosts.items() if not known.is_closed()}
+                journal = Journal(self._committer, loop, parts.clock, inline=inline)
+                post = Post(parts.store, parts.lease.acquire, loop, seconds=parts.news_seconds)
+                host = self._hosts[loop] = _Host(journal, post)
+        return host
 
     def _row(self, execution_id: str, create: NewExecution | None) -> ExecutionRow:
         row = self._parts.store.get(execution_id)

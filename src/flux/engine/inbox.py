@@ -1,32 +1,32 @@
-"""What comes in from outside for an execution that runs here."""
+"""What comes in from outside for the executions that run here."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 from flux.errors import StoreError
 from flux.ports import Message, Store
 
-NEWS_SECONDS = 0.05
-
 
 class Inbox:
-    """The unread messages of one execution, and a watch for new ones.
+    """The unread messages of one execution.
 
     Args:
-        read: Called, on the host loop, when there may be new messages.
+        post: Tells of new ones.
+        read: Called, on the host loop, when there are some.
     """
 
-    def __init__(self, store: Store, execution_id: str, read: Callable[[], None]) -> None:
-        self._store, self._execution_id, self._read = store, execution_id, read
-        self._host = asyncio.get_running_loop()
+    def __init__(self, store: Store, execution_id: str, post: "Post", read: Callable[[], None]) -> None:
+        self.execution_id, self.read = execution_id, read
+        self._store, self._post = store, post
         self._received: set[int] = set()
-        self._news_seen = -1
-        self._poll: asyncio.TimerHandle | None = None
+
+    def open(self) -> None:
+        """Be told of new messages from now on."""
+        self._post.add(self)
 
     def unread(self) -> list[Message]:
         """The messages that were not received yet, in the order in which they were sent."""
-        return [each for each in self._store.inbox(self._execution_id) if each.id not in self._received]
+        return [each for each in self._store.inbox(self.execution_id) if each.id not in self._received]
 
     def receive(self, message: Message) -> bool:
         """Note that a message is being received, which leaves the stored inbox with the next commit only.
@@ -38,22 +38,54 @@ class Inbox:
         self._received.add(message.id)
         return is_new
 
-    def watch(self) -> None:
-        """Look for new messages from other processes, soon; one look a call."""
-        if self._poll is None:
-            self._poll = self._host.call_later(NEWS_SECONDS, self._look)
-
     def close(self) -> None:
-        """Look no more."""
-        if self._poll is not None:
-            self._poll.cancel()
+        """Be told no more."""
+        self._post.remove(self)
+
+
+class Post:
+    """Looks for messages for all executions of one host loop at once, when anything was written.
+
+    Args:
+        worker: By which the store knows this process.
+        host: The loop on which it looks.
+        seconds: How often.
+    """
+
+    def __init__(
+        self, store: Store, worker: Callable[[], str], host: asyncio.AbstractEventLoop, *, seconds: float
+    ) -> None:
+        self._store, self._worker, self._host, self._seconds = store, worker, host, seconds
+        self._inboxes: dict[str, Inbox] = {}
+        self._news = -1
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, inbox: Inbox) -> None:
+        """Look for this one, too."""
+        self._inboxes[inbox.execution_id] = inbox
+        if self._timer is None:
+            self._timer = self._host.call_later(self._seconds, self._look)
+
+    def remove(self, inbox: Inbox) -> None:
+        """Look for this one no more."""
+        if self._inboxes.get(inbox.execution_id) is inbox:
+            del self._inboxes[inbox.execution_id]
+        if not self._inboxes and self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def _look(self) -> None:
-        self._poll = None
-        with contextlib.suppress(StoreError):  # Whether the database is lost is for the committer to say.
+        self._timer = self._host.call_later(self._seconds, self._look)
+        try:
             news = self._store.news()
-            if news != self._news_seen:
-                self._news_seen = news
-                self._read()
+            if news == self._news:
                 return
-        self.watch()
+            self._news = news
+            addressed = self._store.addressed(self._worker())
+        except StoreError:
+            self._news = -1  # Whether the database is lost is for the committer to say.
+            return
+        for execution_id in addressed:
+            inbox = self._inboxes.get(execution_id)
+            if inbox is not None:
+                inbox.read()

@@ -1,17 +1,14 @@
 """Output commit and group commit: events are buffered, appended together, and nothing acts before its cause is stored.
 
 A `Log` is one execution's end of the journal: it numbers events and keeps what waits for them.  A `Journal` gathers
-the logs of one host loop; while a commit is on its way the next batch gathers, so there is no timer.  A `Committer`
-decides on which thread a batch is written; there is one for each process and store.
+the logs of one host loop; while a commit is on its way the next batch gathers, so there is no timer.
 """
 
 import asyncio
 import collections
 import logging
-import queue
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from flux import telemetry
@@ -19,32 +16,16 @@ from flux.clock import Clock
 from flux.domain.events import ExecutionEvent, ExecutionEventType
 from flux.domain.execution import ExecutionState, Transition, apply
 from flux.domain.history import History
-from flux.errors import CorruptedDatabaseError, NewerDatabaseError, StoreError
-from flux.ports import Append, AppendResult, NewExecution, Pause, Store
+from flux.engine.committer import Committer, Results
+from flux.engine.lineage import Follower
+from flux.errors import StoreError
+from flux.ports import Append, AppendResult, CachedResult, NewExecution, Pause
 
 logger = logging.getLogger("flux.journal")
 
 # How far the body may run ahead of the disk: bounds memory, and what a crash makes it decide again.
 AHEAD_EVENTS = 10_000
 AHEAD_BYTES = 16 * 1024 * 1024
-
-Results = Sequence[AppendResult] | StoreError
-
-
-class Committer(Protocol):
-    """Writes batches, on a thread of its choice."""
-
-    def try_commit(self, appends: Sequence[Append]) -> Sequence[AppendResult] | None:
-        """Write now, on this thread, or return None at once if that would have to wait."""
-        ...
-
-    def submit(self, appends: Sequence[Append], done: Callable[[Results], None]) -> None:
-        """Write soon; `done` is called, on any thread, with the answers or with the error that stays."""
-        ...
-
-    def close(self) -> None:
-        """Finish what was submitted, then stop."""
-        ...
 
 
 class LogOwner(Protocol):
@@ -64,10 +45,10 @@ class LogOwner(Protocol):
 
 
 class Log:
-    """One execution's end of the journal.
+    """One execution's end of the journal: what is recorded here is in the history at once, and stored soon.
 
     Args:
-        history: As it is stored.
+        history: As it is stored; it grows with what is recorded.
         create: The execution, if its first append makes it.
     """
 
@@ -83,6 +64,7 @@ class Log:
     ) -> None:
         self._journal, self._owner = journal, owner
         self._execution_id, self._fence, self._create = execution_id, fence, create
+        self.history = history
         self._seq = self._taken = history.last_seq
         # Everything that is to be stored, events and parkings alike, has a position; waiting is for positions.
         self._position = self._durable = 0
@@ -91,9 +73,8 @@ class Log:
         self._events: list[ExecutionEvent] = []
         self._waiting_bytes = self._flying_bytes = 0  # Of values that no append, or no answered one, has taken yet.
         self._waiters: collections.deque[tuple[int, Callable[[], None]]] = collections.deque()
-        self._opened: list[Pause] = []
-        self._closed: list[str] = []
-        self._consumed: list[int] = []
+        self._with = _Companions()
+        self._restart = False
         self._state = ExecutionState.RUNNING
         self._wake_at: int | None = None
         self._blocked: tuple[str, str] | None = None
@@ -114,6 +95,7 @@ class Log:
         self._time = max(self._time, self._journal.clock.now())
         event = ExecutionEvent(self._execution_id, self._seq, type_, call_id, name, data, detail, time_us=self._time)
         self._events.append(event)
+        self.history.append(event)
         if data is not None:
             self._waiting_bytes += len(data)
         self._touch()
@@ -121,15 +103,33 @@ class Log:
 
     def pause_opened(self, pause: Pause) -> None:
         """Store an open pause with the events recorded so far."""
-        self._opened.append(pause)
+        self._with.opened.append(pause)
 
     def pause_closed(self, call_id: str) -> None:
         """Remove an open pause with the events recorded so far."""
-        self._closed.append(call_id)
+        self._with.closed.append(call_id)
 
     def message_consumed(self, message_id: int) -> None:
         """Remove an inbox row in the commit that moves it into the history."""
-        self._consumed.append(message_id)
+        self._with.consumed.append(message_id)
+
+    def child_made(self, creation: Append) -> None:
+        """Create a child execution in the commit that holds the start of its call."""
+        self._with.children.append(creation)
+
+    def child_cancelled(self, execution_id: str) -> None:
+        """Ask a child execution to cancel, in the commit that holds the reason."""
+        self._with.cancels.append(execution_id)
+        self._touch()
+
+    def result_cached(self, result: CachedResult) -> None:
+        """Let equal calls of other executions answer with a result, from the commit on that holds it."""
+        self._with.cached.append(result)
+
+    def restart(self) -> None:
+        """Begin a fresh history with what is recorded next; everything before it is durable."""
+        self._restart = True
+        self.history.restart()
 
     def park(self, transition: Transition, *, wake_at: int | None = None) -> ExecutionState:
         """Give the execution up with the next commit; it is not parked over something in its inbox.
@@ -195,9 +195,11 @@ class Log:
         )
         if self._blocked:
             append.blocked_reason, append.blocked_version = self._blocked
-        if self._opened or self._closed or self._consumed:
-            append.opened, append.closed, append.consumed = self._opened, self._closed, self._consumed
-            self._opened, self._closed, self._consumed = [], [], []
+        if self._restart:
+            append.restart, self._restart = True, False
+        if self._with:
+            self._with.join(append)
+            self._with = _Companions()
         self._answering = self._position
         self._flying_bytes, self._waiting_bytes = self._waiting_bytes, 0
         self._taken += len(events)
@@ -230,14 +232,47 @@ class Log:
             self._waiters.popleft()[1]()
 
     def _unpark(self, append: Append) -> None:
-        """Nothing of the append was stored: store its events after all, and stay awake."""
-        self._events[:0] = append.events
+        """Nothing of the append was stored: store its events after all, and stay awake.
+
+        If it was to end the execution, that is taken back: what the news tells of comes before.
+        """
+        events = list(append.events)
+        if append.state.is_finished:
+            events.pop()
+            self.history.undo()
+            self._seq -= 1
+        self._events[:0] = events
         self._taken = append.expected_seq
-        self._opened[:0], self._closed[:0], self._consumed[:0] = append.opened, append.closed, append.consumed
+        self._with.take_back(append)
         self._state, self._wake_at = ExecutionState.RUNNING, None
         self._waiters.clear()  # Only the parking itself waits for its commit.
         self._touch()
         self._owner.log_got_news()
+
+
+@dataclass(slots=True, eq=False)
+class _Companions:
+    """What an append stores besides events."""
+
+    opened: list[Pause] = field(default_factory=list)
+    closed: list[str] = field(default_factory=list)
+    consumed: list[int] = field(default_factory=list)
+    children: list[Append] = field(default_factory=list)
+    cancels: list[str] = field(default_factory=list)
+    cached: list[CachedResult] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.opened or self.closed or self.consumed or self.children or self.cancels or self.cached)
+
+    def join(self, append: Append) -> None:
+        """Go with an append."""
+        append.opened, append.closed, append.consumed = self.opened, self.closed, self.consumed
+        append.children, append.cancels, append.cached = self.children, self.cancels, self.cached
+
+    def take_back(self, append: Append) -> None:
+        """Go with the next append, before what was added meanwhile: that one was not stored."""
+        self.opened[:0], self.closed[:0], self.consumed[:0] = append.opened, append.closed, append.consumed
+        self.children[:0], self.cancels[:0], self.cached[:0] = append.children, append.cancels, append.cached
 
 
 class Journal:
@@ -253,7 +288,8 @@ class Journal:
         self, committer: Committer, host: asyncio.AbstractEventLoop, clock: Clock, *, inline: bool = False
     ) -> None:
         self.clock = clock
-        self.active_attempts = 0  # Attempts that run on this loop now: while there are any, it must not block.
+        self._active_attempts = 0  # That run on this loop now: while there are any, it must not block.
+        self._follower = Follower(host)
         self._committer, self._host, self._inline = committer, host, inline
         self._dirty: list[Log] = []
         self._is_scheduled = self._is_busy = False
@@ -264,6 +300,14 @@ class Journal:
         if not self._is_scheduled and not self._is_busy:
             self._is_scheduled = True
             self._host.call_soon(self._flush)
+
+    def count_attempts(self, change: int) -> None:
+        """Note that user code of an attempt begins (1) or has ended (-1) on this loop."""
+        self._active_attempts += change
+        if change > 0:
+            self._follower.begin()
+        else:
+            self._follower.end()
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Call back in the host loop's next turn."""
@@ -282,7 +326,7 @@ class Journal:
         if not batch:
             return
         appends = [append for _, append in batch]
-        if self._inline and is_awaited and self.active_attempts == 0:
+        if self._inline and is_awaited and self._active_attempts == 0:
             results = self._committer.try_commit(appends)
             if results is not None:
                 self._answer(batch, results)
@@ -310,115 +354,3 @@ class Journal:
             return
         for (log, append), result in zip(batch, results, strict=True):
             log.answered(append, result)
-
-
-class InlineCommitter:
-    """Writes on the calling thread, always: for tests and simulations, in which nothing may be concurrent."""
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-
-    def try_commit(self, appends: Sequence[Append]) -> Sequence[AppendResult] | None:
-        return self._store.append(appends)
-
-    def submit(self, appends: Sequence[Append], done: Callable[[Results], None]) -> None:
-        try:
-            results: Results = self._store.append(appends)
-        except StoreError as error:
-            results = error
-        done(results)
-
-    def close(self) -> None:
-        """Nothing is ever under way."""
-
-
-class ThreadCommitter:
-    """Writes on a thread of its own, everything that waits in one transaction; inline where nothing has to wait.
-
-    A failed commit is never acknowledged: the batch stays in memory, the database is opened anew and the same
-    bytes are appended again, which the store recognises if they had arrived after all.
-
-    Args:
-        patience_seconds: How long a failing database is tried before the error is handed to those who wait.
-    """
-
-    def __init__(self, store: Store, *, patience_seconds: float = 30.0) -> None:
-        self._store, self._patience = store, patience_seconds
-        self._queue: queue.SimpleQueue[tuple[Sequence[Append], Callable[[Results], None]] | None] = queue.SimpleQueue()
-        self._stopping = threading.Event()
-        self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()
-
-    def try_commit(self, appends: Sequence[Append]) -> Sequence[AppendResult] | None:
-        try:
-            return self._store.try_append(appends)
-        except (StoreError, OSError):
-            return None  # The thread tries it again, with patience.
-
-    def submit(self, appends: Sequence[Append], done: Callable[[Results], None]) -> None:
-        if self._stopping.is_set():
-            done(StoreError("the database was closed: nothing can be recorded any more"))
-            return
-        self._queue.put((appends, done))
-        if self._thread is None:
-            self._start()
-
-    def close(self) -> None:
-        self._stopping.set()
-        self._queue.put(None)
-        if self._thread is not None:
-            self._thread.join()
-
-    def _start(self) -> None:
-        with self._lock:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._write, name="flux-writer", daemon=True)
-                self._thread.start()
-
-    def _write(self) -> None:
-        while True:
-            first = self._queue.get()
-            if first is None:
-                return
-            submissions = [first]
-            while not self._queue.empty():
-                more = self._queue.get()
-                if more is None:
-                    self._queue.put(None)
-                    break
-                submissions.append(more)
-            self._commit(submissions)
-
-    def _commit(self, submissions: Sequence[tuple[Sequence[Append], Callable[[Results], None]]]) -> None:
-        appends = [append for part, _ in submissions for append in part]
-        try:
-            results = self._append_with_patience(appends)
-        except Exception as error:  # noqa: BLE001 - a thread that ended here would leave everybody waiting for ever.
-            failure = error if isinstance(error, StoreError) else StoreError(f"a commit failed: {error!r}")
-            for _, done in submissions:
-                done(failure)
-            return
-        start = 0
-        for part, done in submissions:
-            done(results[start : start + len(part)])
-            start += len(part)
-
-    def _append_with_patience(self, appends: Sequence[Append]) -> Sequence[AppendResult]:
-        deadline, delay = time.monotonic() + self._patience, 0.05
-        is_open = True
-        while True:
-            try:
-                if not is_open:
-                    self._store.reopen()
-                    is_open = True
-                return self._store.append(appends)
-            except (NewerDatabaseError, CorruptedDatabaseError):
-                raise
-            except (StoreError, OSError) as error:
-                is_open = False
-                if time.monotonic() > deadline or self._stopping.is_set():
-                    raise
-                logger.warning("the database cannot be written, trying again: %s", error)
-                telemetry.emit("store.failed", error=error)
-            self._stopping.wait(delay)
-            delay = min(delay * 2, 1.0)

@@ -1,6 +1,6 @@
 """The slot through which `workflow.run()`, which is low, reaches the app that runs it, which is high."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from flux.domain.definitions import WorkflowDefinition
@@ -38,9 +38,17 @@ class ExecutionHandle(Protocol):
         """
         ...
 
+    def signal(self, name: str, value: Any = None, *, client_id: str | None = None) -> None:
+        """Send it a signal; see `Workflow.signal`."""
+        ...
+
+    def cancel(self) -> None:
+        """Ask it to cancel; `result` tells how it ended."""
+        ...
+
 
 class Launcher(Protocol):
-    """Runs workflows."""
+    """Runs workflows, and gives tasks that are awaited outside of them what they need."""
 
     def run(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> ExecutionContext[Any]: ...
 
@@ -57,6 +65,22 @@ class Launcher(Protocol):
     ) -> ExecutionContext[Any]: ...
 
     def start(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> ExecutionHandle: ...
+
+    def execution(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionHandle: ...
+
+    def signal(
+        self, workflow: WorkflowDefinition, execution_id: str, name: str, value: Any, client_id: str | None
+    ) -> None: ...
+
+    def cancel(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionContext[Any]: ...
+
+    async def cancel_async(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionContext[Any]: ...
+
+    async def find_secrets(self, names: Sequence[str]) -> Mapping[str, Any]: ...
+
+    async def run_in_process(
+        self, function: Callable[..., Any], named: Mapping[str, Any], on_start: Callable[[], None] | None
+    ) -> Any: ...
 
 
 class LoadingStopped(BaseException):

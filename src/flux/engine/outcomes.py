@@ -1,15 +1,17 @@
 """How far a runner has come, and how it can end."""
 
+import asyncio
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from flux import serde
+from flux.domain.definitions import WorkflowDefinition
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import Transition
 from flux.domain.execution_context import ExecutionContext
 from flux.engine.body import Raised, Returned
-from flux.errors import FluxError, UnserializableValue
+from flux.errors import FluxError
 
 
 class Phase(Enum):
@@ -53,13 +55,28 @@ class Blocked:
 RunOutcome = Settled | Asleep | Superseded | Blocked
 
 
-def encode_outcome(outcome: Returned | Raised) -> tuple[Transition, Type, bytes]:
-    """What is recorded when a body has ended; a result that cannot be recorded fails the execution."""
+def encode_outcome(
+    outcome: Returned | Raised, workflow: WorkflowDefinition, execution_id: str, *, is_cancelled: bool
+) -> tuple[Transition, Type, bytes]:
+    """What is recorded when a body has ended; a result that cannot be recorded fails the execution.
+
+    Args:
+        is_cancelled: Whether it was asked to cancel; a body that ends otherwise all the same has its way.
+    """
     match outcome:
         case Returned(value):
             try:
-                return Transition.COMPLETE, Type.WORKFLOW_COMPLETED, serde.encode(value)
-            except UnserializableValue as error:
+                return Transition.COMPLETE, Type.WORKFLOW_COMPLETED, serde.encode(_kept(value, workflow, execution_id))
+            except Exception as error:  # noqa: BLE001 - an output storage of the user's may raise anything.
                 return Transition.FAIL, Type.WORKFLOW_FAILED, serde.encode(error)
+        case Raised(error) if is_cancelled and isinstance(error, asyncio.CancelledError):
+            return Transition.CANCEL, Type.WORKFLOW_CANCELLED, serde.encode(None)
         case Raised(error):
             return Transition.FAIL, Type.WORKFLOW_FAILED, serde.encode(error)
+
+
+def _kept(value: Any, workflow: WorkflowDefinition, execution_id: str) -> Any:
+    """The result, or the reference to it where the workflow has an output storage."""
+    if workflow.output_storage is None:
+        return value
+    return workflow.output_storage.store(f"{workflow.name}_{execution_id}", value)

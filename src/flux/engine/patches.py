@@ -1,6 +1,6 @@
 """The places where asyncio, and anyio on it, order by memory address, made to order by creation in bodies.
 
-Outside a body the originals answer, unchanged; `remove` undoes all of it.
+Elsewhere the originals answer, unchanged; `remove` undoes all of it.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ from asyncio import events as asyncio_events
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from flux.engine import lineage
 from flux.engine.loop import BodyLoop
 
 _as_completed = asyncio.as_completed
@@ -40,7 +41,8 @@ def remove() -> None:
 def _ordered_as_completed(fs: Iterable[Any], *, timeout: float | None = None) -> Any:
     """The original makes `set(coroutines)`, in order of address; give it tasks, in the order given."""
     loop = asyncio_events._get_running_loop()
-    if isinstance(loop, BodyLoop) and not asyncio.isfuture(fs) and not asyncio.iscoroutine(fs):
+    is_followed = isinstance(loop, BodyLoop) or lineage.current() is not None
+    if is_followed and not asyncio.isfuture(fs) and not asyncio.iscoroutine(fs):
         fs = [asyncio.ensure_future(awaitable, loop=loop) for awaitable in dict.fromkeys(fs)]
     return _as_completed(fs, timeout=timeout)
 

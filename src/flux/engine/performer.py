@@ -2,31 +2,60 @@
 
 import asyncio
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from flux import serde
 from flux.domain.definitions import TaskDefinition
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
-from flux.engine.attempts import Attempts, Failed, Succeeded
-from flux.engine.calls import CURRENT_ATTEMPT, Call
+from flux.engine import lineage
+from flux.engine.attempt import Attempt
+from flux.engine.attempts import Attempts
+from flux.engine.calls import Call
 from flux.engine.journal import Journal
 from flux.engine.parts import Parts
-from flux.engine.threads import resolve
+from flux.engine.surroundings import Failed, RolledBack, Succeeded
 
 LEASE_POLL_SECONDS = 0.05
+
+Outcome = Succeeded | Failed | RolledBack
 
 
 class CallLog(Protocol):
     """Where the steps of calls are written, and who learns how they ended."""
 
+    @property
+    def execution_id(self) -> str:
+        """Whose calls are performed."""
+        ...
+
+    def is_live(self) -> bool:
+        """Whether anything is recorded at this moment; what ends meanwhile is reported later (`report`)."""
+        ...
+
+    def begin_attempt(self, call: Call, part: str) -> Attempt:
+        """An attempt of a call begins."""
+        ...
+
+    def end_attempt(self, attempt: Attempt) -> None:
+        """It has ended."""
+        ...
+
+    def was_interrupted(self, call: Call) -> bool:
+        """Whether another process may have begun an attempt of this call."""
+        ...
+
+    def idempotency_key(self, call: Call) -> str:
+        """What is the same in every attempt of a call, after every crash, and in no other call."""
+        ...
+
     def call_progressed(self, call: Call, type_: Type, data: bytes | None, detail: bytes | None) -> None:
         """Record a step between the start of a call and its outcome."""
         ...
 
-    def call_ended(self, call: Call, outcome: Succeeded | Failed) -> None:
-        """Record and deliver the outcome of a call."""
+    def call_ended(self, call: Call, outcome: Outcome) -> None:
+        """Record and hand on the outcome of a call."""
         ...
 
     def call_stopped(self, call: Call) -> None:
@@ -37,8 +66,8 @@ class CallLog(Protocol):
         """Flux itself failed while it performed a call: show it, record nothing."""
         ...
 
-    def when_durable(self, callback: Callable[[], None]) -> None:
-        """Call back when everything recorded so far is on disk."""
+    async def until_durable(self) -> None:
+        """Wait until everything recorded so far is on disk."""
         ...
 
 
@@ -51,38 +80,64 @@ class Performer:
     """
 
     def __init__(self, parts: Parts, journal: Journal, log: CallLog) -> None:
-        self._parts, self._journal, self._log = parts, journal, log
+        self.parts, self.log = parts, log
+        self._journal = journal
         self._host = asyncio.get_running_loop()
-        self._running: dict[str, tuple[Call, asyncio.Task[Any]]] = {}
+        self._running: dict[str, tuple[Call, Attempts, asyncio.Task[Outcome]]] = {}
         self._stopping: list[asyncio.Task[Any]] = []
 
     def is_running(self, call_id: str) -> bool:
         """Whether an attempt, or the wait between two, is under way."""
         return call_id in self._running
 
-    def perform(self, call: Call, task: TaskDefinition, progress: Sequence[ExecutionEvent]) -> None:
-        """Make the attempts of a call; everything that led to it is durable."""
-        performance = self._host.create_task(self._perform(call, task, progress), context=call.context)
-        self._running[call.id] = call, performance
+    def perform(self, call: Call, task: TaskDefinition, progress: Sequence[ExecutionEvent], *, undo: bool) -> None:
+        """Make the attempts of a call; everything that led to it is durable.
+
+        Args:
+            undo: Roll it back instead: it was cancelled.
+        """
+        attempts = Attempts(
+            task,
+            call.id,
+            call.arguments.copy,
+            call.arguments.instance,
+            around=_Around(self, call, task),
+            clock=self.parts.clock,
+            threads=self.parts.threads,
+            progress=progress,
+            grace_seconds=self.parts.cancel_grace_seconds,
+            was_interrupted=self.log.was_interrupted(call),
+        )
+        work = attempts.undo() if undo else self._perform(call, task, attempts)
+        performance = lineage.create_task(self._host, work, call.context)
+        self._running[call.id] = call, attempts, performance
         performance.add_done_callback(functools.partial(self._performed, call))
 
-    def cancel(self, call_id: str) -> None:
-        """Cancel the attempts of a call; `call_stopped` follows when they have cleaned up."""
-        self._running[call_id][1].cancel()
+    def cancel(self, call_id: str) -> bool:
+        """Cancel the attempts of a call; `call_stopped` follows when they have cleaned up.
+
+        Returns:
+            Whether that can be forced; False while the call is rolled back, which takes its time.
+        """
+        _, attempts, performance = self._running[call_id]
+        if attempts.is_rolling_back:
+            return False
+        performance.cancel()
+        return True
 
     def give_up(self, call_id: str) -> None:
         """Wait no longer for a call: whatever still comes of it is dropped."""
         self._running.pop(call_id, None)
 
     def report(self) -> None:
-        """Report now what has ended and would be reported in the loop's next turn."""
-        for call, performance in list(self._running.values()):
+        """Report now what has ended and would be reported in the loop's next turn, or could not be."""
+        for call, _, performance in list(self._running.values()):
             if performance.done():
                 self._performed(call, performance)
 
     def stop(self) -> None:
         """Cancel everything, and report nothing of it any more."""
-        self._stopping = [performance for _, performance in self._running.values()]
+        self._stopping += [performance for _, _, performance in self._running.values()]
         self._running = {}
         for performance in self._stopping:
             performance.cancel()
@@ -94,73 +149,96 @@ class Performer:
             await asyncio.wait(self._stopping, timeout=timeout_seconds)
         return all(performance.done() for performance in self._stopping)
 
-    async def _perform(
-        self, call: Call, task: TaskDefinition, progress: Sequence[ExecutionEvent]
-    ) -> Succeeded | Failed:
-        CURRENT_ATTEMPT.set(call)
-        attempts = Attempts(
-            task,
-            call.id,
-            call.arguments.copy,
-            call.arguments.instance,
-            recorder=_CallRecorder(self, call, task),
-            clock=self._parts.clock,
-            threads=self._parts.threads,
-            progress=progress,
-            grace_seconds=self._parts.cancel_grace_seconds,
-        )
-        if not self._parts.lease.is_trusted():
+    async def _perform(self, call: Call, task: TaskDefinition, attempts: Attempts) -> Succeeded | Failed:
+        if task.cache_seconds is not None:
+            now = self.parts.clock.now()
+            cached = self.parts.store.cached_result(task.cache_key(call.arguments), now=now)
+            if cached is not None:
+                return Succeeded(serde.decode(cached), cached)
+        if not self.parts.lease.is_trusted():
             await self.until_trusted()
         return await attempts.run()
 
-    def _performed(self, call: Call, performance: asyncio.Task[Any]) -> None:
-        if self._running.get(call.id, (None, None))[1] is not performance:
-            return  # Given up, stopped, or reported.
+    def _performed(self, call: Call, performance: "asyncio.Task[Outcome]") -> None:
+        running = self._running.get(call.id)
+        if running is None or running[2] is not performance or not self.log.is_live():
+            return  # Given up, stopped, or reported; or it will be.
         del self._running[call.id]
         # A task that was asked to end did not fail by itself, whatever it makes of that.
         if performance.cancelled() or performance.cancelling():
-            self._log.call_stopped(call)
+            self.log.call_stopped(call)
         elif (error := performance.exception()) is not None:
-            self._log.call_broke(error)
+            self.log.call_broke(error)
         else:
-            self._log.call_ended(call, performance.result())
+            self.log.call_ended(call, performance.result())
 
     def record(self, call: Call, type_: Type, value: bytes | None, detail: bytes | None) -> None:
         """Record a step of a call that is still performed."""
         if call.id in self._running:
-            self._log.call_progressed(call, type_, value, detail)
-
-    async def until_durable(self) -> None:
-        """Wait until everything recorded so far is on disk."""
-        durable: asyncio.Future[None] = self._host.create_future()
-        self._log.when_durable(functools.partial(resolve, durable))
-        await durable
+            self.log.call_progressed(call, type_, value, detail)
 
     async def until_trusted(self) -> None:
         """Another process may have taken over: start nothing until the heartbeat knows."""
-        while not self._parts.lease.is_trusted():
+        while not self.parts.lease.is_trusted():
             await asyncio.sleep(LEASE_POLL_SECONDS)
 
     def count(self, change: int) -> None:
         """Count the attempts that are in user code: while there are any, no commit may block the loop."""
-        self._journal.active_attempts += change
+        self._journal.count_attempts(change)
 
 
-@dataclass(slots=True, eq=False)
-class _CallRecorder:
-    """A performer, as the attempts of one call see it."""
+class _Around:
+    """The surroundings of the attempts of one call."""
 
-    performer: Performer
-    call: Call
-    task: TaskDefinition
+    __slots__ = ("_call", "_performer", "_task")
+
+    def __init__(self, performer: Performer, call: Call, task: TaskDefinition) -> None:
+        self._performer, self._call, self._task = performer, call, task
+
+    @property
+    def execution_id(self) -> str:
+        return self._performer.log.execution_id
+
+    @property
+    def name(self) -> str:
+        return self._call.name
+
+    def idempotency_key(self) -> str:
+        return self._performer.log.idempotency_key(self._call)
+
+    def reference_id(self) -> str:
+        return f"{self._call.name}_{self.execution_id}_{self._call.id}"
 
     def record(self, type_: Type, value: bytes | None, detail: bytes | None = None) -> None:
-        self.performer.record(self.call, type_, value, detail)
+        self._performer.record(self._call, type_, value, detail)
 
     async def before_acting(self) -> None:
-        if not self.task.pure:
-            await self.performer.until_durable()
-        await self.performer.until_trusted()
+        if not self._task.pure:
+            await self._performer.log.until_durable()
+        await self._performer.until_trusted()
 
-    def acting(self, *, is_active: bool) -> None:
-        self.performer.count(1 if is_active else -1)
+    def begin(self, part: str) -> Attempt:
+        return self._performer.log.begin_attempt(self._call, part)
+
+    async def end(self, attempt: Attempt | None) -> None:
+        if attempt is None:
+            return
+        if attempt.has_open_calls:
+            await attempt.end()
+        self._performer.log.end_attempt(attempt)
+
+    def entered(self, attempt: Attempt | None) -> None:
+        self._performer.count(1)
+        if attempt is not None:
+            attempt.enter()
+
+    def left(self, attempt: Attempt | None) -> None:
+        self._performer.count(-1)
+
+    async def secrets(self, names: Sequence[str]) -> Mapping[str, Any]:
+        return await self._performer.parts.secrets(names)
+
+    async def run_in_process(
+        self, function: Callable[..., Any], named: Mapping[str, Any], on_start: Callable[[], None] | None
+    ) -> Any:
+        return await self._performer.parts.processes.run(function, named, on_start=on_start)

@@ -6,20 +6,32 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from flux.domain.events import ExecutionEvent
 from flux.domain.execution import ExecutionState
 from flux.errors import StoreError
-from flux.ports import Append, AppendResult, Claim, ExecutionRow, Message, MessageKind, NewExecution, Pause
+from flux.ports import (
+    Append,
+    AppendResult,
+    Claim,
+    ExecutionRow,
+    Message,
+    MessageKind,
+    NewExecution,
+    Pause,
+    SealedSecret,
+)
+from flux.store.companions import ask_to_cancel, deliver, move_pauses, restart_history, tell_parent
 from flux.store.database import Database
 from flux.store.file_lock import FileLock, is_held
 from flux.store.rows import event_rows, execution_row, history
+from flux.store.statements import SQL as _SQL
 
 logger = logging.getLogger("flux")
 
-_SQL = {file.stem: file.read_text("utf-8") for file in Path(__file__).with_suffix("").glob("*_*.sql")}
 _ADVANCE, _APPEND_EVENT = _SQL["advance_execution"], _SQL["append_event"]
 _UNSTORABLE = (
     sqlite3.DataError,
@@ -106,11 +118,29 @@ class SqliteStore:
             if pause is None:
                 return None
             number, call_id, pause_name = pause
-            message = {"execution": number, "call_id": call_id, "name": pause_name, "data": data, "now": now}
-            message |= {"client_id": client_id, "kind": MessageKind.RESUME.value}
-            cursor.execute(_SQL["send_message"], message)
-            cursor.execute(_SQL["wake_execution"], (number,))
+            resume = {"call_id": call_id, "name": pause_name, "data": data, "now": now, "client_id": client_id}
+            deliver(cursor, number, MessageKind.RESUME, **resume)
             return Pause(call_id, pause_name)
+
+    def send(
+        self,
+        execution_id: str,
+        *,
+        kind: MessageKind,
+        data: bytes,
+        now: int,
+        name: str = "",
+        client_id: str | None = None,
+    ) -> bool:
+        with self._database.write() as cursor:
+            found = cursor.execute(_SQL["find_unfinished"], (execution_id,)).fetchone()
+            if found is None:
+                return False
+            (number,) = found
+            is_new = client_id is None or not cursor.execute(_SQL["find_message"], (number, client_id)).fetchone()
+            if is_new:
+                deliver(cursor, number, kind, name=name, data=data, now=now, client_id=client_id)
+            return True
 
     def inbox(self, execution_id: str) -> list[Message]:
         with self._database.read() as cursor:
@@ -118,6 +148,10 @@ class SqliteStore:
                 Message(id=id_, kind=MessageKind(kind), call_id=call_id, name=name, data=data, sent_at=sent_at)
                 for id_, kind, call_id, name, data, sent_at in cursor.execute(_SQL["list_messages"], (execution_id,))
             ]
+
+    def addressed(self, worker: str) -> list[str]:
+        with self._database.read() as cursor:
+            return [execution_id for (execution_id,) in cursor.execute(_SQL["list_addressed"], (worker,))]
 
     def release(self, execution_id: str, *, fence: int) -> bool:
         with self._database.write() as cursor:
@@ -158,6 +192,25 @@ class SqliteStore:
                 if lease_expires_at <= now or not is_held(self._life_path(worker)):
                     rescued += self._forget(cursor, worker)
             return rescued + cursor.execute(_SQL["release_orphans"]).rowcount
+
+    def cached_result(self, key: bytes, *, now: int) -> bytes | None:
+        with self._database.read() as cursor:
+            found = cursor.execute(_SQL["find_cached_result"], {"key": key, "now": now}).fetchone()
+            return None if found is None else found[0]
+
+    def secrets(self) -> list[SealedSecret]:
+        with self._database.read() as cursor:
+            return [SealedSecret(*record) for record in cursor.execute(_SQL["list_secrets"])]
+
+    def put_secret(self, secret: SealedSecret, *, expected_version: int) -> bool:
+        statement = _SQL["replace_secret" if expected_version else "insert_secret"]
+        with self._database.write() as cursor:
+            row = asdict(secret) | {"expected_version": expected_version}
+            return cursor.execute(statement, row).rowcount == 1
+
+    def delete_secret(self, name: str) -> bool:
+        with self._database.write() as cursor:
+            return cursor.execute(_SQL["delete_secret"], (name,)).rowcount == 1
 
     def news(self) -> int:
         return self._database.version()
@@ -218,17 +271,37 @@ class SqliteStore:
         if append.state is ExecutionState.RUNNING:
             last_seq = expected_seq + len(append.events)
             cursor.execute(_ADVANCE, (last_seq, number, execution_id, fence, expected_seq))
+            is_moved = cursor.rowcount == 1
+        elif append.state.is_finished:
+            finished = cursor.execute(_SQL["finish_execution"], _outcome(append) | {"number": number}).fetchone()
+            is_moved = finished is not None
+            if is_moved:
+                parent, call_id = finished
+                tell_parent(cursor, parent, call_id, append)
         else:
-            statement = _SQL["finish_execution" if append.state.is_finished else "park_execution"]
-            cursor.execute(statement, _outcome(append) | {"number": number})
+            cursor.execute(_SQL["park_execution"], _outcome(append) | {"number": number})
+            is_moved = cursor.rowcount == 1
+        if append.state is not ExecutionState.RUNNING or not is_moved:
             self._numbers.pop(execution_id, None)
-        if cursor.rowcount != 1:
-            self._numbers.pop(execution_id, None)
+        if not is_moved:
             return self._refusal(cursor, append)
         rows += event_rows(number, execution_id, fence, expected_seq, append.events)
-        if append.opened or append.closed or append.consumed:
-            _move_pauses(cursor, number, append)
+        self._store_companions(cursor, number, append, rows)
         return AppendResult.STORED
+
+    def _store_companions(self, cursor: sqlite3.Cursor, number: int, append: Append, rows: EventRows) -> None:
+        """Store what goes with the events."""
+        if append.restart:
+            restart_history(cursor, number, append.expected_seq + 1)
+        if append.opened or append.closed or append.consumed:
+            move_pauses(cursor, number, append)
+        for child in append.children:
+            assert child.create is not None
+            self._create(cursor, child, child.create, rows)  # One that exists is what a repeat has made.
+        if append.cancels:
+            ask_to_cancel(cursor, append)
+        for result in append.cached:
+            cursor.execute(_SQL["cache_result"], (result.key, result.data, result.expires_at))
 
     def _create(self, cursor: sqlite3.Cursor, append: Append, new: NewExecution, rows: EventRows) -> AppendResult:
         """Insert the execution's row; if its id was free, add the events to `rows`."""
@@ -242,8 +315,7 @@ class SqliteStore:
         if row["state"] == ExecutionState.RUNNING:
             self._remember(append.execution_id, number)
         rows += event_rows(number, append.execution_id, row["fence"], 0, append.events)
-        if append.opened:
-            _move_pauses(cursor, number, append)
+        self._store_companions(cursor, number, append, rows)
         return AppendResult.STORED
 
     def _refusal(self, cursor: sqlite3.Cursor, append: Append) -> AppendResult:
@@ -288,6 +360,7 @@ class SqliteStore:
         return execution_row(self._path, [column[0] for column in cursor.description], record)
 
     def _history(self, cursor: sqlite3.Cursor, row: ExecutionRow, after: int = 0) -> EventList:
+        after = max(after, row.first_seq - 1)
         records = cursor.execute(_SQL["read_events"], (row.number, after, row.last_seq))
         return history(self._path, row, after, records)
 
@@ -333,11 +406,17 @@ class SqliteStore:
         return released
 
     def list(  # Last, because in the class it hides the type of that name from what follows.
-        self, *, workflow: str | None = None, state: ExecutionState | None = None, limit: int = 50
+        self,
+        *,
+        workflow: str | None = None,
+        state: ExecutionState | None = None,
+        parent_id: str | None = None,
+        limit: int = 50,
     ) -> list[ExecutionRow]:
-        wanted = {"workflow": workflow, "state": state and state.value, "limit": limit}
+        wanted = {"workflow": workflow, "state": state and state.value, "parent_id": parent_id, "limit": limit}
+        statement = _SQL["list_executions" if parent_id is None else "list_children"]
         with self._database.read() as cursor:
-            records = cursor.execute(_SQL["list_executions"], wanted).fetchall()
+            records = cursor.execute(statement, wanted).fetchall()
             return [self._row(cursor, record) for record in records]
 
 
@@ -370,16 +449,12 @@ def _creation(append: Append, new: NewExecution) -> dict[str, Any]:
         "worker": new.worker if append.state is ExecutionState.RUNNING else None,
         "fence": 1,
         "started_at": new.created_at,
+        "parent_id": new.parent.execution_id if new.parent else None,
+        "parent_call": new.parent.call_id if new.parent else None,
     }
     if new.worker is None:
         row |= {"state": ExecutionState.SCHEDULED.value, "fence": 0, "started_at": None, "finished_at": None}
     return row
-
-
-def _move_pauses(cursor: sqlite3.Cursor, number: int, append: Append) -> None:
-    cursor.executemany(_SQL["open_pause"], [(number, pause.call_id, pause.name) for pause in append.opened])
-    cursor.executemany(_SQL["close_pause"], [(number, call_id) for call_id in append.closed])
-    cursor.executemany(_SQL["consume_message"], [(number, id_) for id_ in append.consumed])
 
 
 def _is_stored(cursor: sqlite3.Cursor, number: int, append: Append, fence: int) -> bool:

@@ -6,18 +6,23 @@ from typing import Any, TypeVar
 
 from flux import serde
 from flux.domain.events import ExecutionEventType
+from flux.engine.body import NO_ARGUMENTS
 from flux.engine.calls import PARENT, current_body
 
 R = TypeVar("R")
 
 
-async def combine(name: str, work: Coroutine[Any, Any, R]) -> R:
-    """Await `work` as a combinator of this name; outside a body just await it."""
+async def combine(name: str, work: Coroutine[Any, Any, R], arguments: bytes = NO_ARGUMENTS) -> R:
+    """Await `work` as a combinator of this name; outside a body just await it.
+
+    Args:
+        arguments: Encoded; recorded with its start.
+    """
     body = current_body()
     if body is None:
         return await work
     try:
-        call_id = body.combinator_begins(name)
+        call_id = body.combinator_begins(name, arguments)
     except BaseException:
         work.close()
         raise

@@ -6,7 +6,8 @@ from typing import Any
 from flux import serde
 from flux.domain.definitions import Arguments
 from flux.domain.durations import Duration, in_seconds
-from flux.engine.calls import PauseRequest, require_body
+from flux.engine import lineage
+from flux.engine.calls import PauseRequest, current_body, require_body
 from flux.errors import ExecutionTimeoutError, InvalidValueError
 
 
@@ -24,22 +25,24 @@ async def pause(name: str, *, output: Any = None, timeout: Duration | None = Non
         ExecutionTimeoutError: Nobody resumed it in time.
         InvalidValueError: The name is not a text, or the timeout not a duration.
         UnserializableValue: `output` cannot be recorded.
-        BodyError: It was called outside the body of a workflow.
+        BodyError: It was called outside a workflow.
 
     Example:
         >>> approval = await pause("approval", output={"amount": 5})
     """
-    body = require_body("pause()")
     if not isinstance(name, str) or not name:
         raise InvalidValueError(f"a pause is named {name!r}: name it by a text that says what is waited for")
     seconds = None if timeout is None else in_seconds("timeout", timeout)
-    arguments = {"name": name}
-    request = PauseRequest(name, serde.encode(output))
-    call = body.call(request, Arguments(arguments, serde.encode_arguments(arguments)))
+    request, named = PauseRequest(name, serde.encode(output), seconds), {"name": name}
+    arguments = Arguments(named, serde.encode_arguments(named))
+    branch = None if current_body() is not None else lineage.current()
+    if branch is not None:
+        return await branch.attempt.make_call(branch, request, arguments)
+    call = require_body("pause()").call(request, arguments)
     if seconds is None:
         return await call
     try:
         async with asyncio.timeout(seconds):
             return await call
     except TimeoutError:
-        raise ExecutionTimeoutError(f"Pause {name} was not resumed in time ({seconds:g}s).") from None
+        raise ExecutionTimeoutError(request.timeout_text) from None

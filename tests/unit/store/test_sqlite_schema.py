@@ -51,7 +51,7 @@ def test_no_statement_scans_a_table(name):
 
 def test_a_scan_would_be_seen():
     """The control of the test above."""
-    assert plan("list_executions") == ["SCAN executions"]
+    assert plan("list_executions") [:1] == ["SCAN executions"]
 
 
 @pytest.mark.parametrize(
@@ -89,14 +89,14 @@ def test_each_migration_is_applied_once_and_whole(path, monkeypatch):
     with pytest.raises(StoreError, match="syntax error"):
         SqliteStore(path)
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(scripts) - 1,)
         assert connection.execute("SELECT count(*) FROM second").fetchone() == (0,)
 
     scripts[-1] = "CREATE TABLE third (n INTEGER) STRICT"
     SqliteStore(path).close()
     SqliteStore(path).close()
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (len(scripts),)
 
 
 @pytest.mark.parametrize(

@@ -33,4 +33,7 @@ RETURNING
     blocked_version,
     created_at,
     started_at,
-    finished_at;
+    finished_at,
+    first_seq,
+    parent_call,
+    (SELECT parents.execution_id FROM executions AS parents WHERE parents.number = executions.parent) AS parent_id;

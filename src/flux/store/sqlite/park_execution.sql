@@ -1,6 +1,7 @@
 -- Compare, then park an execution that waits for a timer or for someone outside.
 --
 -- It must not fall asleep over a message: whoever sends one later finds it parked and wakes it, in one transaction.
+-- It must not wait for somebody outside while a child is awake: whoever wakes the child later wakes it as well.
 -- A blocked one may: nobody could read the message, and the next claim will.
 UPDATE executions
 SET
@@ -25,5 +26,16 @@ WHERE
                 execution = :number
                 AND data IS NOT NULL
                 AND id NOT IN (SELECT value FROM json_each(:consumed))
+        )
+    )
+    AND (
+        :state <> 'PAUSED'
+        OR NOT EXISTS (
+            SELECT 1
+            FROM executions AS children
+            WHERE
+                children.parent = :number
+                AND children.state IN ('SCHEDULED', 'RUNNING')
+                AND children.blocked_reason IS NULL
         )
     );

@@ -22,7 +22,7 @@ CREATE TABLE executions (
     created_at INTEGER NOT NULL,
     created_by TEXT,  -- The worker it was born to: tells a repeated create from a competing one.
     started_at INTEGER,
-    finished_at INTEGER,
+    finished_at INTEGER, first_seq INTEGER NOT NULL DEFAULT 1, parent INTEGER REFERENCES executions (number), parent_call TEXT,
     CHECK ((worker IS NOT NULL) = (state = 'RUNNING')),
     CHECK ((finished_at IS NOT NULL) = (state IN ('COMPLETED', 'FAILED', 'CANCELLED'))),
     CHECK (state = 'SCHEDULED' OR (fence > 0 AND started_at IS NOT NULL)),
@@ -31,6 +31,7 @@ CREATE TABLE executions (
 ) STRICT;
 
 CREATE INDEX executions_due ON executions (workflow, wake_at) WHERE state = 'SCHEDULED';
+CREATE INDEX executions_children ON executions (parent) WHERE parent IS NOT NULL;
 CREATE INDEX executions_owned ON executions (worker) WHERE state = 'RUNNING';
 
 CREATE TABLE events (
@@ -60,7 +61,7 @@ CREATE TABLE inbox (
     id INTEGER PRIMARY KEY,  -- In the order in which they were sent.
     execution INTEGER NOT NULL REFERENCES executions (number),
     client_id TEXT,
-    kind TEXT NOT NULL CHECK (kind IN ('resume')),
+    kind TEXT NOT NULL CHECK (kind IN ('resume', 'signal', 'cancel', 'child')),
     call_id TEXT NOT NULL,
     name TEXT NOT NULL,
     data BLOB,  -- NULL once it is in the history; the row stays, so that a repeat is recognised.
@@ -73,4 +74,18 @@ CREATE INDEX inbox_waiting ON inbox (execution) WHERE data IS NOT NULL;
 CREATE TABLE workers (
     worker TEXT PRIMARY KEY CHECK (worker NOT GLOB '*[^A-Za-z0-9_.:@-]*'),  -- It names a lock file.
     lease_expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE secrets (
+    name TEXT PRIMARY KEY,
+    version INTEGER NOT NULL CHECK (version > 0),
+    key_id TEXT NOT NULL,
+    data BLOB NOT NULL,  -- Encrypted: the nonce, then the ciphertext.
+    updated_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE cached_results (
+    key BLOB PRIMARY KEY,
+    data BLOB NOT NULL,
+    expires_at INTEGER  -- NULL: never.
 ) STRICT, WITHOUT ROWID;

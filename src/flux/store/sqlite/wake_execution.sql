@@ -1,4 +1,16 @@
--- Make a parked execution due now.  One that runs has an owner, who will see the message.
+-- Make a parked execution due now, and its paused ancestors, whose owner drives it.
+--
+-- One that runs has an owner, who will see the message.
+WITH RECURSIVE woken (number) AS (
+    SELECT :number
+    UNION
+    SELECT executions.parent
+    FROM woken
+    INNER JOIN executions ON executions.number = woken.number
+    WHERE executions.parent IS NOT NULL AND executions.finished_at IS NULL
+)
 UPDATE executions
 SET state = 'SCHEDULED', wake_at = NULL
-WHERE number = ? AND state IN ('PAUSED', 'SCHEDULED');
+WHERE
+    number IN (SELECT number FROM woken)
+    AND (state = 'PAUSED' OR (state = 'SCHEDULED' AND number = :number));

@@ -1,0 +1,219 @@
+"""One attempt of a call, for the code that runs in it: what that code calls, and what it waits for.
+
+A task body acts on the world, so nothing runs ahead there: it is handed a result when that is durable.  A call that
+succeeded in an earlier attempt answers in a later one; a failure counts only in the attempt that it happened in.
+"""
+
+import asyncio
+import contextvars
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from flux.domain.definitions import Arguments, TaskDefinition
+from flux.domain.events import ExecutionEvent
+from flux.domain.events import ExecutionEventType as Type
+from flux.domain.history import CallRecord
+from flux.engine import lineage
+from flux.engine.calls import Call, Target
+from flux.engine.lineage import Branch
+from flux.errors import BodyError
+
+if TYPE_CHECKING:
+    from flux.engine.open_calls import OpenCalls
+
+
+class Attempt:
+    """One attempt.
+
+    Args:
+        calls: The open calls of the execution.
+        call: Of which this is an attempt.
+        part: "" for an attempt of the task itself, else "fallback/" or "rollback/": their calls are told apart.
+        since: The seq of the event that began it.
+    """
+
+    def __init__(self, calls: "OpenCalls", call: Call, part: str, since: int) -> None:
+        self.call = call
+        self.is_over = False
+        self._calls, self._since = calls, since
+        self._prefix = f"{call.id}/{part}"
+        self._root = Branch(self)
+        self._open: dict[str, tuple[Call, Branch]] = {}
+        self._branches: dict[Branch, asyncio.Task[Any]] = {}
+        self._pauses = 0
+        self._paused_since = self._paused_seconds = 0.0
+
+    def enter(self) -> None:
+        """The running asyncio task is the one that the attempt begins in."""
+        lineage.enter(self._root)
+
+    def branched(self, branch: Branch, task: "asyncio.Task[Any]") -> None:
+        """The attempt has created an asyncio task."""
+        self._branches[branch] = task
+        task.add_done_callback(lambda _: self._branch_ended(branch))
+
+    def enclosing(self) -> Iterator["Attempt"]:
+        """The attempts that this one runs in, itself first."""
+        attempt: Attempt | None = self
+        while attempt is not None:
+            yield attempt
+            attempt = attempt.call.attempt
+
+    # -- calls
+
+    async def make_call(self, branch: Branch, target: Target, arguments: Arguments) -> Any:
+        """Make a call and wait until its outcome is durable.
+
+        Raises:
+            BodyError: The attempt is over, or this is not its event loop.
+        """
+        name = target.name_of(arguments)
+        self._check(name)
+        if not self._calls.is_live():
+            await self._calls.until_live()
+        call_id, answer = self._look_up(branch, target, name, arguments.data)
+        if answer is not None:
+            await self._calls.until_durable()
+            return _value_of(answer)
+        future = self._calls.host.create_future()
+        call = Call(call_id, name, target, arguments, future, self.call.id, contextvars.copy_context(), self)
+        self._open[call_id] = call, branch
+        self._calls.made(call)
+        try:
+            return await future
+        except asyncio.CancelledError:
+            if call_id in self._open:
+                await self._cancel(call)
+            raise
+
+    def answered(self, call: Call, event: ExecutionEvent) -> None:
+        """A call has ended: hand its outcome over when that is durable."""
+        self._open.pop(call.id, None)
+        future = call.future
+        self._calls.when_durable(lambda: _settle(future, call, event))
+
+    def _check(self, name: str) -> None:
+        here = asyncio.get_running_loop()
+        if here is not self._calls.host:
+            raise BodyError(
+                f"the task {name!r} was called on another event loop, in a thread of the task {self.call.name!r}: a "
+                f"`def` task cannot call tasks, so make {self.call.name!r} an `async def` and await the call there"
+            )
+        if self.is_over:
+            raise BodyError(
+                f"the task {name!r} was called by what the task {self.call.name!r} left running after its end: await "
+                "everything that makes calls before the task returns"
+            )
+
+    def _look_up(self, branch: Branch, target: Target, name: str, data: bytes) -> tuple[str, ExecutionEvent | None]:
+        """The id of a call, and what the history answers it with."""
+        known = self._calls.history.calls
+        base = self._prefix + branch.next_call()
+        is_pure = isinstance(target, TaskDefinition) and target.pure
+        for count in itertools.count(1):
+            call_id = base if count == 1 else f"{base}~{count}"
+            record = known.get(call_id)
+            if record is None:
+                return call_id, None
+            if self._fits(record, name, data, is_pure=is_pure):
+                return call_id, record.outcome
+        raise AssertionError
+
+    def _fits(self, record: CallRecord, name: str, data: bytes, *, is_pure: bool) -> bool:
+        started, outcome = record.started, record.outcome
+        if started is None or started.name != name or started.data != data or record.is_rolling_back:
+            return False
+        if outcome is None:
+            return True  # It was interrupted: it goes on.
+        if outcome.type is Type.TASK_COMPLETED:
+            return not is_pure or outcome.seq > self._since
+        return outcome.type is Type.TASK_FAILED and outcome.seq > self._since
+
+    async def _cancel(self, call: Call) -> None:
+        """Give a call up, and wait until it has ended, however often this is cancelled meanwhile."""
+        ended = self._calls.host.create_future()
+        call.future, call.is_cancelled = ended, True
+        self._calls.cancelled(call)
+        while not ended.done() and self._calls.is_live():
+            try:
+                await asyncio.shield(ended)
+            except asyncio.CancelledError:
+                continue
+
+    def progressed(self, data: bytes) -> None:
+        """Record how far it has come; safe from its threads."""
+        self._calls.host.call_soon_threadsafe(self._record_progress, data)
+
+    def _record_progress(self, data: bytes) -> None:
+        if not self.is_over:
+            self._calls.call_progressed(self.call, Type.TASK_PROGRESS, data, None)
+
+    # -- what it waits for
+
+    def is_paused(self) -> bool:
+        """Whether it waits for somebody outside, and for nothing else.
+
+        That is so when each call that it waits for does, and every asyncio task of it either makes such a call or has
+        created one that does: what else those do beside is not known here.
+        """
+        if not self._open or not all(self._calls.waits_outside(call) for call, _ in self._open.values()):
+            return False
+        waiting = {ancestor for _, branch in self._open.values() for ancestor in branch.ancestors}
+        return waiting.issuperset(self._branches)
+
+    def pause_began(self) -> None:
+        """A pause is open, here or further inside."""
+        self._pauses += 1
+        if self._pauses == 1:
+            self._paused_since = self._calls.host.time()
+
+    def pause_ended(self) -> None:
+        """It is not any more."""
+        self._pauses -= 1
+        if not self._pauses:
+            self._paused_seconds += self._calls.host.time() - self._paused_since
+
+    def take_paused_seconds(self) -> float:
+        """How long it was paused since this was last asked: that does not count towards its timeout."""
+        if self._pauses:
+            now = self._calls.host.time()
+            self._paused_seconds += now - self._paused_since
+            self._paused_since = now
+        seconds, self._paused_seconds = self._paused_seconds, 0.0
+        return seconds
+
+    def _branch_ended(self, branch: Branch) -> None:
+        self._branches.pop(branch, None)
+        if self._open:
+            self._calls.look()
+
+    # -- its end
+
+    @property
+    def has_open_calls(self) -> bool:
+        return bool(self._open)
+
+    async def end(self) -> None:
+        """Make no more calls, and cancel those that were left running."""
+        self.is_over = True
+        await asyncio.gather(*(self._cancel(call) for call, _ in list(self._open.values())))
+
+
+def _settle(future: "asyncio.Future[Any]", call: Call, event: ExecutionEvent) -> None:
+    if future.done():
+        return
+    if call.is_cancelled:
+        future.set_result(None)
+    elif event.type is Type.TASK_COMPLETED:
+        future.set_result(event.value_copy())
+    elif event.type is Type.TASK_FAILED:
+        future.set_exception(event.value_copy())
+    else:
+        future.cancel()
+
+
+def _value_of(outcome: ExecutionEvent) -> Any:
+    if outcome.type is Type.TASK_COMPLETED:
+        return outcome.value_copy()
+    raise outcome.value_copy()

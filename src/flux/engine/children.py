@@ -1,0 +1,149 @@
+"""Child executions: calls that are executions of their own, with their own history.
+
+A child is created in the commit that holds the start of its call, and tells its parent of its end in the commit that
+holds that end.  Whoever drives the parent drives the child, here: on the same host loop, as a run of its own.
+"""
+
+import asyncio
+import contextvars
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from flux import serde
+from flux.domain.definitions import WorkflowDefinition
+from flux.domain.events import ExecutionEvent
+from flux.domain.events import ExecutionEventType as Type
+from flux.domain.execution import ExecutionState
+from flux.domain.execution_context import ExecutionContext
+from flux.engine import lineage
+from flux.engine.calls import Call, ChildRequest
+from flux.errors import ExecutionCancelledError
+from flux.ids import child_id
+from flux.ports import Append, Message, NewExecution, Parent
+
+Drive = Callable[[WorkflowDefinition, str], Coroutine[Any, Any, ExecutionContext[Any]]]
+
+
+class ParentRun(Protocol):
+    """Who is told how its children do."""
+
+    execution_id: str
+
+    def child_finished(self) -> None:
+        """A child has finished: its message is in the inbox."""
+        ...
+
+    def look(self) -> None:
+        """See whether anything is left to wait for here: a child waits for somebody outside."""
+        ...
+
+    def broke(self, error: BaseException) -> None:
+        """A child cannot go on."""
+        ...
+
+    def guard(self, step: Callable[..., None], *args: Any) -> None:
+        """Take a step from a callback of the host loop."""
+        ...
+
+
+class Children:
+    """The children of one execution, as far as this process drives them.
+
+    Args:
+        run: Runs an execution until it is finished or paused.
+    """
+
+    def __init__(self, parent: ParentRun, run: Drive) -> None:
+        self._parent, self._run = parent, run
+        self._host = asyncio.get_running_loop()
+        self.generation = 1
+        self._driven: dict[str, asyncio.Task[Any]] = {}
+        self._paused: set[str] = set()
+
+    def id_of(self, call_id: str) -> str:
+        """The id of the execution that a call is."""
+        return child_id(self._parent.execution_id, self.generation, call_id)
+
+    def creation_of(self, call: Call, request: ChildRequest, now: int) -> Append:
+        """What creates a child, in the commit that holds the start of its call."""
+        workflow, data, execution_id = request.workflow, request.input_data, self.id_of(call.id)
+        create = NewExecution(
+            workflow=workflow.name,
+            version=workflow.version,
+            created_at=now,
+            location=workflow.location,
+            start_digest=workflow.start_digest(data),
+            parent=Parent(self._parent.execution_id, call.id),
+        )
+        return scheduled(execution_id, create, data)
+
+    def drive(self, call_id: str, workflow: WorkflowDefinition) -> None:
+        """Run a child, unless it runs already, until it is finished or paused."""
+        if call_id in self._driven:
+            return
+        self._paused.discard(call_id)
+        context = contextvars.copy_context()
+        context.run(lineage.leave)
+        task = lineage.create_task(self._host, self._run(workflow, self.id_of(call_id)), context)
+        self._driven[call_id] = task
+        task.add_done_callback(functools.partial(self._driven_until, call_id))
+
+    def is_paused(self, call_id: str) -> bool:
+        """Whether a child waits for somebody outside."""
+        return call_id in self._paused
+
+    def forget(self, call_id: str) -> None:
+        """A child has ended."""
+        self._paused.discard(call_id)
+
+    def outcome(self, call: Call, message: Message) -> tuple[Type, bytes]:
+        """What a finished child makes of the call that it is."""
+        if message.name == Type.WORKFLOW_COMPLETED:
+            return Type.TASK_COMPLETED, message.data
+        if message.name == Type.WORKFLOW_FAILED:
+            return Type.TASK_FAILED, serde.encode_failure(serde.decode(message.data))
+        error = ExecutionCancelledError(
+            f"the child execution {self.id_of(call.id)} of {call.name!r} was cancelled, not by its parent: catch this "
+            "error if the parent can do without its result"
+        )
+        return Type.TASK_FAILED, serde.encode_failure(error)
+
+    def stop(self) -> None:
+        """Drive none of them any more."""
+        for task in self._driven.values():
+            task.cancel()
+
+    async def stopped(self) -> None:
+        """Stop, and wait until all have been given back."""
+        self.stop()
+        if self._driven:
+            await asyncio.wait(list(self._driven.values()))
+
+    def _driven_until(self, call_id: str, task: "asyncio.Task[Any]") -> None:
+        self._driven.pop(call_id, None)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self._parent.broke(error)
+        elif task.result().state is ExecutionState.PAUSED:
+            self._paused.add(call_id)
+            self._parent.guard(self._parent.look)
+        else:
+            self._parent.guard(self._parent.child_finished)
+
+
+def scheduled(execution_id: str, create: NewExecution, input_data: bytes) -> Append:
+    """What creates an execution that waits to be claimed."""
+    event = ExecutionEvent(
+        execution_id, 1, Type.WORKFLOW_SCHEDULED, "", create.workflow, input_data, None, time_us=create.created_at
+    )
+    return Append(
+        execution_id=execution_id,
+        fence=0,
+        expected_seq=0,
+        events=[event],
+        create=create,
+        state=ExecutionState.SCHEDULED,
+    )

@@ -1,0 +1,119 @@
+"""Where in an attempt code runs: the path of asyncio tasks from the attempt's own to the one that runs now.
+
+A task body is not deterministic, but it usually creates its asyncio tasks in the same order each time.  So a call made
+inside it is known again by that path and a count, whatever its branches do in between.
+"""
+
+import asyncio
+import contextvars
+import weakref
+from asyncio import events as asyncio_events
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from flux.engine.attempt import Attempt
+
+_ATTRIBUTE = "_flux_branch"
+# Beside the attribute of asyncio tasks, which wins: for threads, and for tasks that start before they are returned.
+_BRANCH: contextvars.ContextVar["Branch | None"] = contextvars.ContextVar("flux_branch", default=None)
+
+
+class Branch:
+    """One asyncio task of an attempt.
+
+    Attributes:
+        attempt: Whose.
+        ancestors: The branches that created it, and itself.
+    """
+
+    __slots__ = ("_calls", "_children", "_path", "ancestors", "attempt")
+
+    def __init__(self, attempt: "Attempt", path: str = "", creators: frozenset["Branch"] = frozenset()) -> None:
+        self.attempt = attempt
+        self.ancestors = creators | {self}
+        self._path = path
+        self._children = self._calls = 0
+
+    def child(self) -> "Branch":
+        """The branch of the next asyncio task that this one creates."""
+        self._children += 1
+        path = f"{self._path}.{self._children}" if self._path else str(self._children)
+        return Branch(self.attempt, path, self.ancestors)
+
+    def next_call(self) -> str:
+        """The next call of this branch, as a name that no other branch of the attempt uses."""
+        self._calls += 1
+        return f"{self._path}:{self._calls}" if self._path else str(self._calls)
+
+
+def current() -> Branch | None:
+    """The branch that runs at this moment on this thread."""
+    loop = asyncio_events._get_running_loop()
+    task = asyncio.current_task(loop) if loop is not None else None
+    return getattr(task, _ATTRIBUTE, None) or _BRANCH.get()
+
+
+def enter(branch: Branch) -> None:
+    """Make the running asyncio task the first branch of an attempt."""
+    setattr(asyncio.current_task(), _ATTRIBUTE, branch)
+    _BRANCH.set(branch)
+
+
+def leave() -> None:
+    """What this context starts from now on belongs to no attempt."""
+    _BRANCH.set(None)
+
+
+class Follower:
+    """Gives asyncio tasks that are created within attempts on one loop their branch.
+
+    Its factory is in place while attempts run only, and hands on to the one that was there.
+    """
+
+    def __init__(self, host: asyncio.AbstractEventLoop) -> None:
+        self._host = weakref.ref(host)
+        self._factory = self._create
+        self._before: Callable[..., Any] | None = None
+        self._attempts = 0
+
+    def begin(self) -> None:
+        """An attempt begins; a factory that was set meanwhile is followed, too."""
+        self._attempts += 1
+        host = self._host()
+        if host is not None and host.get_task_factory() is not self._factory:
+            self._before = host.get_task_factory()
+            host.set_task_factory(self._factory)
+
+    def end(self) -> None:
+        """An attempt has ended; after the last one the loop is as it was."""
+        self._attempts -= 1
+        host = self._host()
+        if not self._attempts and host is not None and host.get_task_factory() is self._factory:
+            host.set_task_factory(self._before)
+
+    def _create(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
+        parent = current()
+        if parent is None:
+            return self._hand_on(loop, coro, options)
+        branch = parent.child()
+        if options.get("context") is not None:  # Shared on purpose: what is set there would be seen by others.
+            task = self._hand_on(loop, coro, options)
+        else:
+            options.pop("context", None)
+            context = contextvars.copy_context()
+            context.run(_BRANCH.set, branch)
+            task = context.run(self._hand_on, loop, coro, options)
+        setattr(task, _ATTRIBUTE, branch)
+        branch.attempt.branched(branch, task)
+        return task
+
+    def _hand_on(self, loop: asyncio.AbstractEventLoop, coro: Any, options: dict[str, Any]) -> Any:
+        if self._before is None:
+            return asyncio.Task(coro, loop=loop, **options)
+        return self._before(loop, coro, **options)
+
+
+def create_task(host: asyncio.AbstractEventLoop, coro: Any, context: contextvars.Context) -> "asyncio.Task[Any]":
+    """A task of the engine's own, which belongs to no attempt, whatever code happens to run when it is made."""
+    return asyncio.Task(coro, loop=host, context=context)

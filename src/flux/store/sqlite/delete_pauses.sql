@@ -1,0 +1,3 @@
+-- Forget every pause of a history that begins anew.
+DELETE FROM pauses
+WHERE execution = ?;

@@ -1,0 +1,3 @@
+-- Remove a secret.
+DELETE FROM secrets
+WHERE name = ?;
