@@ -27,6 +27,7 @@ from flux.ports import (
 from flux.store.companions import ask_to_cancel, deliver, move_pauses, restart_history, tell_parent
 from flux.store.database import Database
 from flux.store.file_lock import FileLock, is_held
+from flux.store.overflow import Overflow
 from flux.store.rows import event_rows, execution_row, history
 from flux.store.statements import SQL as _SQL
 
@@ -59,15 +60,18 @@ class SqliteStore:
     def __init__(self, path: Path) -> None:
         self._database = Database(path)
         self._path = self._database.path
+        self._overflow = Overflow(self._path)
         self._workers: dict[str, FileLock] = {}  # Registered here, with their proof of life.
         # Of running executions, so that an append need not look up a text; written under the right to write.
         self._numbers: dict[str, int] = {}
 
     def append(self, appends: Sequence[Append]) -> list[AppendResult]:
+        appends = self._overflow.spill_all(appends)
         with self._database.exclusive():
             return self._append(appends)
 
     def try_append(self, appends: Sequence[Append]) -> list[AppendResult] | None:
+        appends = self._overflow.spill_all(appends)
         if not self._database.try_acquire():
             return None
         try:
@@ -362,7 +366,7 @@ class SqliteStore:
     def _history(self, cursor: sqlite3.Cursor, row: ExecutionRow, after: int = 0) -> EventList:
         after = max(after, row.first_seq - 1)
         records = cursor.execute(_SQL["read_events"], (row.number, after, row.last_seq))
-        return history(self._path, row, after, records)
+        return self._overflow.restore_all(history(self._path, row, after, records))
 
     def _find_number(self, cursor: sqlite3.Cursor, execution_id: str) -> int:
         row = self._find(cursor, execution_id)
