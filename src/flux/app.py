@@ -9,8 +9,9 @@ import concurrent.futures
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flux import serde
 from flux.clock import Clock, SystemClock
@@ -37,6 +38,9 @@ from flux.ids import check_id, new_id
 from flux.ports import AppendResult, ExecutionRow, MessageKind, NewExecution, Store
 from flux.settings import Settings, load
 from flux.workflow import encode_input
+
+if TYPE_CHECKING:
+    from flux.secret_managers import SecretManager
 
 
 class App:
@@ -151,6 +155,13 @@ class App:
         """See `Workflow.cancel_async`."""
         self.send_cancel(execution_id, workflow=workflow.name)
         return await self.engine.run(workflow, execution_id)
+
+    @cached_property
+    def secrets(self) -> "SecretManager":
+        """The secrets of this database; the first use loads the cryptography, which would slow `import flux`."""
+        from flux.secret_managers import SecretManager
+
+        return SecretManager(self.store, self.clock)
 
     async def find_secrets(self, names: Sequence[str]) -> Mapping[str, Any]:
         """The secrets of these names.

@@ -13,8 +13,10 @@
     │   └── InvalidInputError        an input does not fit the workflow or the execution
     ├── NotFoundError                there is no such thing (also a LookupError)
     │   ├── WorkflowNotFoundError
-    │   └── ExecutionContextNotFoundError
+    │   ├── ExecutionContextNotFoundError
+    │   └── SecretNotFoundError      (also a ValueError)
     ├── ExecutionConflictError       the execution is not in a state that allows this
+    ├── SecretError                  a secret, or its key, cannot be used
     └── StoreError                   the database cannot be used
         ├── NewerDatabaseError       written by a newer Flux
         └── CorruptedDatabaseError   damaged; nothing is served from it
@@ -98,8 +100,16 @@ class ExecutionContextNotFoundError(NotFoundError):
     """No execution of that id is recorded."""
 
 
+class SecretNotFoundError(NotFoundError, ValueError):
+    """A secret that was requested is not there."""
+
+
 class ExecutionConflictError(FluxError):
     """The execution is not in a state that allows this."""
+
+
+class SecretError(FluxError):
+    """A secret cannot be decrypted, or its key cannot be read."""
 
 
 class StoreError(FluxError):

@@ -76,6 +76,11 @@ class Launcher(Protocol):
 
     async def cancel_async(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionContext[Any]: ...
 
+    @property
+    def secrets(self) -> object:
+        """The `SecretManager`, which is of a higher layer."""
+        ...
+
     async def find_secrets(self, names: Sequence[str]) -> Mapping[str, Any]: ...
 
     async def run_in_process(
