@@ -57,9 +57,9 @@ class History:
             record = self.calls[event.call_id] = CallRecord()
         if event.type is Type.TASK_STARTED:
             record.started = event
-        elif event.type in _OUTCOMES and event.detail_data != ROLLS_BACK:
-            record.outcome = event
-        elif event.type in _ROLLED_BACK and record.is_rolling_back:
+        elif (event.type in _OUTCOMES and event.detail_data != ROLLS_BACK) or (
+            event.type in _ROLLED_BACK and record.is_rolling_back
+        ):
             record.outcome = event
         else:
             record.progress.append(event)

@@ -176,8 +176,8 @@ class Body:
         context = contextvars.copy_context()
         context.run(PARENT.set, None)
         context.run(lineage.leave)
-        self._main = self.loop.create_task(self._run(), context=context)
-        self._main.add_done_callback(self._returned)
+        self._main = main = self.loop.create_task(self._run(), context=context)
+        main.add_done_callback(self._returned)
         self._context.show_until(self._history.events[0].seq)
         self._drain()
 

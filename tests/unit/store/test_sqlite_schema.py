@@ -51,7 +51,7 @@ def test_no_statement_scans_a_table(name):
 
 def test_a_scan_would_be_seen():
     """The control of the test above."""
-    assert plan("list_executions") [:1] == ["SCAN executions"]
+    assert plan("list_executions")[:1] == ["SCAN executions"]
 
 
 @pytest.mark.parametrize(
