@@ -53,11 +53,13 @@ class TaskOptions(TypedDict, total=False):
         at_most_once: An attempt that was interrupted is not run again: it fails with `TaskInterruptedError`.
         cache: The result answers equal calls of every execution: for ever, or for as long as a `timedelta` says.
         metadata: The function takes a keyword `metadata` and gets a `TaskMetadata`, which has the idempotency key.
-        secret_requests: Names of secrets; the function takes a keyword `secrets` and gets a dict of them.
+        secret_requests: Names of secrets that must be there; a function that takes a keyword `secrets` gets a dict of
+            them.
         output_storage: Keeps the results; the history then has references to them.
         executor: "thread" or "process": where a `def` function runs.  In a process an `async def` one does, too, and
             it is killed at its timeout.  Default "thread".
-        serializer: "pickle" records results that no codec holds, signed with the app's key.  Default "json".
+        serializer: "pickle" also takes results and arguments that no codec holds: it pickles them, signed with the
+            app's key.  Default "json".
     """
 
     name: str
@@ -83,6 +85,9 @@ class TaskOptions(TypedDict, total=False):
 
 class Task(Generic[P, R]):
     """A task: call it in a workflow's body, and its result is recorded and never computed again.
+
+    A method is a task like any function; its object is no part of what is recorded.  `@staticmethod` and `@classmethod`
+    stand above `@task`.
 
     Attributes:
         func: The function itself.
@@ -202,6 +207,9 @@ task = TaskDecorator()
 
 
 def _define(func: Callable[..., Any], options: TaskOptions, *, is_method: bool = False) -> TaskDefinition:
+    if isinstance(func, classmethod | staticmethod):
+        kind = type(func).__name__
+        raise InvalidValueError(f"@task stands above @{kind} on {func.__qualname__!r}: write @{kind} above @task")
     if not callable(func):
         raise InvalidValueError(f"@task goes on a function, not on {func!r}")
     unknown = set(options) - set(TaskOptions.__annotations__)
@@ -213,13 +221,28 @@ def _define(func: Callable[..., Any], options: TaskOptions, *, is_method: bool =
     if in_process and is_method:
         raise InvalidValueError(f"the method {func.__qualname__!r} cannot run in a process: make it a function")
     secrets, metadata = secret_names(options.get("secret_requests", ())), _switch(options, "metadata")
-    injected = [*(["secrets"] if secrets else []), *(["metadata"] if metadata else [])]
-    _check_injected(func, injected)
+    takes_secrets = bool(secrets) and _takes(func, "secrets")
+    if metadata and not _takes(func, "metadata"):
+        raise InvalidValueError(
+            f"metadata=True gives {func.__qualname__!r} a keyword 'metadata', which it does not take: add a parameter "
+            "metadata"
+        )
+    injected = [*(["secrets"] if takes_secrets else []), *(["metadata"] if metadata else [])]
     name, parameters = _name(func, options), Parameters(func, skip_first=is_method, injected=injected)
+    is_pickled = _one_of(options, "serializer", ("json", "pickle")) == "pickle"
+    if is_pickled and in_process:
+        raise InvalidValueError(
+            f"{name!r} has serializer='pickle' and executor='process', but a process is handed only what has a codec: "
+            "leave one of them out"
+        )
+    cache_seconds = _cache_seconds(options.get("cache", False))
+    # What counts by the name of its class only must not find the result of another object of that class.
+    takes_any = is_pickled and cache_seconds is None
     return TaskDefinition(
         name=name,
         func=func,
         parameters=parameters,
+        is_async=inspect.iscoroutinefunction(func),
         is_name_template=_is_template(name, parameters),
         retry=_policy(options),
         timeout_seconds=in_seconds("timeout", options.get("timeout", 0)),
@@ -227,27 +250,22 @@ def _define(func: Callable[..., Any], options: TaskOptions, *, is_method: bool =
         rollback=_function(options, "rollback"),
         pure=_switch(options, "pure"),
         at_most_once=_switch(options, "at_most_once"),
-        cache_seconds=_cache_seconds(options.get("cache", False)),
+        cache_seconds=cache_seconds,
         metadata=metadata,
         secret_requests=secrets,
+        takes_secrets=takes_secrets,
         in_process=in_process,
         output_storage=output_keeper(options.get("output_storage")),
-        encode=serde.encode_pickled if _one_of(options, "serializer", ("json", "pickle")) == "pickle" else serde.encode,
+        encode=serde.encode_pickled if is_pickled else serde.encode,
+        encode_arguments=serde.encode_pickled_arguments if takes_any else serde.encode_arguments,
     )
 
 
-def _check_injected(func: Callable[..., Any], injected: Sequence[str]) -> None:
-    """What the options promise to the function, it must take."""
+def _takes(func: Callable[..., Any], name: str) -> bool:
+    """Whether a function can be given a keyword of this name."""
     parameters = inspect.signature(func).parameters.values()
-    takes_any = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-    names = {p.name for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}}
-    for name in injected:
-        if name not in names and not takes_any:
-            option = "secret_requests" if name == "secrets" else name
-            raise InvalidValueError(
-                f"the option {option} gives {func.__qualname__!r} a keyword {name!r}, which it does not take: add a "
-                f"parameter {name}"
-            )
+    named = {p.name for p in parameters if p.kind in {p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY}}
+    return name in named or any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _cache_seconds(value: Any) -> float | None:
@@ -284,7 +302,7 @@ def _is_template(name: str, parameters: Parameters) -> bool:
         raise InvalidValueError(
             f"name is {name!r}, but the task has no parameter {min(unknown)!r}: it has {', '.join(parameters.names)}"
         )
-    return bool(fields)
+    return bool(fields) or "{" in name or "}" in name  # Doubled braces stand for themselves.
 
 
 def _policy(options: TaskOptions) -> RetryPolicy:

@@ -70,6 +70,12 @@ class Parameters:
             return dict(zip(self._names, args, strict=True))
         return dict(self._signature.bind(*args, **kwargs).arguments)
 
+    def with_defaults(self, named: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The arguments, with those that the caller left to the function."""
+        bound = inspect.BoundArguments(self._signature, dict(named))
+        bound.apply_defaults()
+        return bound.arguments
+
     def call(self, func: Callable[..., Any], named: Mapping[str, Any], injected: Mapping[str, Any]) -> Any:
         """Call a function with these arguments, by position where possible: a fallback may name them otherwise.
 
@@ -100,12 +106,32 @@ def output_keeper(value: object) -> OutputKeeper | None:
     Raises:
         InvalidValueError: It cannot store and retrieve.
     """
-    if value is not None and not all(callable(getattr(value, name, None)) for name in ("store", "retrieve")):
+    is_one = all(callable(getattr(value, name, None)) for name in ("store", "retrieve")) and not isinstance(value, type)
+    if value is not None and not is_one:
         raise InvalidValueError(
             f"output_storage is {value!r}: it is an object with store() and retrieve(), such as a "
             "flux.output_storage.LocalFileStorage"
         )
     return value  # type: ignore[return-value]
+
+
+def keep(keeper: OutputKeeper, reference_id: str, value: Any) -> Any:
+    """Keep a value; gives the reference to it.
+
+    Raises:
+        InvalidValueError: The storage gave something else.
+    """
+    reference = keeper.store(reference_id, value)
+    if not is_reference(reference):
+        raise InvalidValueError(
+            f"store() of the output storage {keeper!r} returned {reference!r}: it returns an OutputStorageReference"
+        )
+    return reference
+
+
+def is_reference(value: Any) -> bool:
+    """Whether this is what an output storage gives for a value, not the value itself."""
+    return hasattr(value, "reference_id")
 
 
 def secret_names(value: object) -> tuple[str, ...]:
@@ -147,6 +173,7 @@ class TaskDefinition:
         name: As it stands in the history; may be a template over the arguments, like "get_{repo}".
         func: What an attempt calls.
         parameters: Of `func`, without the `self` of a method.
+        is_async: Whether `func` is an `async def`, and runs on the loop.
         retry: When a failed attempt is tried again.
         timeout_seconds: The longest an attempt may take; 0 for no limit.
         fallback: Called with the task's own arguments when every attempt has failed; its result is the task's.
@@ -155,15 +182,18 @@ class TaskDefinition:
         at_most_once: An attempt that was interrupted is not run again, but fails.
         cache_seconds: How long the result answers equal calls of any execution; None: it does not.
         metadata: Whether `func` takes a keyword `metadata`, a `TaskMetadata`.
-        secret_requests: Names of the secrets that it takes as a keyword `secrets`, a dict.
+        secret_requests: Names of the secrets that must be there.
+        takes_secrets: Whether `func` takes them as a keyword `secrets`, a dict.
         in_process: Whether `func` runs in a child process.
         output_storage: Keeps the results, of which the history then has references.
         encode: Encodes the results.
+        encode_arguments: Encodes the arguments.
     """
 
     name: str
     func: Callable[..., Any]
     parameters: Parameters
+    is_async: bool
     is_name_template: bool = False
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     timeout_seconds: float = 0.0
@@ -174,9 +204,11 @@ class TaskDefinition:
     cache_seconds: float | None = None
     metadata: bool = False
     secret_requests: tuple[str, ...] = ()
+    takes_secrets: bool = False
     in_process: bool = False
     output_storage: OutputKeeper | None = None
-    encode: Callable[[Any], bytes] = serde.encode
+    encode: Callable[..., bytes] = serde.encode
+    encode_arguments: Callable[[Mapping[str, Any]], bytes] = serde.encode_arguments
 
     def cache_key(self, arguments: Arguments) -> bytes:
         """What equal calls of this task have in common, in whatever execution."""
@@ -185,7 +217,16 @@ class TaskDefinition:
 
     def name_of(self, arguments: Arguments) -> str:
         """The name of a call with these arguments."""
-        return self.name.format(**arguments.named) if self.is_name_template else self.name
+        return self._filled_in(arguments.named) if self.is_name_template else self.name
+
+    def _filled_in(self, named: Mapping[str, Any]) -> str:
+        try:
+            return self.name.format(**self.parameters.with_defaults(named))
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InvalidValueError(
+                f"the name {self.name!r} cannot be made of the task's arguments: {type(error).__name__}: {error}; call "
+                "it with what fits, or choose another name"
+            ) from error
 
     def arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any], instance: Any = None) -> Arguments:
         """Bind and encode the arguments of a call.
@@ -194,8 +235,11 @@ class TaskDefinition:
             TypeError: They do not fit the task's parameters.
             UnserializableValue: One of them cannot be recorded exactly.
         """
-        named = self.parameters.bind(args, kwargs)
-        return Arguments(named, serde.encode_arguments(named), instance)
+        named: Mapping[str, Any] = self.parameters.bind(args, kwargs)
+        data = self.encode_arguments(named)
+        if serde.NAME_MARK in data:
+            named = serde.decode_arguments(data, named)  # As they are now: the body may go on to change them.
+        return Arguments(named, data, instance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

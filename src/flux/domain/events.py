@@ -91,7 +91,7 @@ class ExecutionEvent:
     def value(self) -> Any:
         """The decoded value."""
         if self._value is _UNDECODED:
-            self._value = None if self.data is None else serde.decode(self.data)
+            self._value = None if self.data is None else serde.decode_recorded(self.data)
         return self._value
 
     def remember(self, value: Any) -> None:

@@ -1,19 +1,40 @@
 """The only serialiser: values and errors as bytes that a history keeps, read back exactly."""
 
 from flux.serde.annotations import adapter, validate
-from flux.serde.codec import decode, decode_arguments, encode, encode_arguments, encode_failure, is_plain
+from flux.serde.codec import (
+    NAME_MARK,
+    decode,
+    decode_arguments,
+    decode_recorded,
+    encode,
+    encode_arguments,
+    encode_by_name,
+    encode_failure,
+    encode_pickled,
+    encode_pickled_arguments,
+    is_plain,
+    rewritten,
+)
 from flux.serde.display import display, to_display
+from flux.serde.pickled import install_keys
 from flux.serde.tracebacks import traceback_of
 
 __all__ = [
+    "NAME_MARK",
     "adapter",
     "decode",
     "decode_arguments",
+    "decode_recorded",
     "display",
     "encode",
     "encode_arguments",
+    "encode_by_name",
     "encode_failure",
+    "encode_pickled",
+    "encode_pickled_arguments",
+    "install_keys",
     "is_plain",
+    "rewritten",
     "to_display",
     "traceback_of",
     "validate",

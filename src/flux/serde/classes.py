@@ -1,22 +1,39 @@
 """Names of classes and functions, and the way back to them; this module is for never importing to read a value."""
 
 import sys
+from importlib import import_module
 from pathlib import PurePath
 from typing import Any
 
-_MAIN = ("__main__", "__mp_main__")
+MAIN = ("__main__", "__mp_main__")
 
 
 class NotLoadedError(Exception):
     """What a name stands for is not among the loaded modules.
 
     Args:
-        name: The name as recorded, `module:Qualified.Name`.
+        name: The name as recorded, `module:Qualified.Name`, or that of a package.
+        advice: What to do about it.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, advice: str = "import the module that defines it, or put it back where it was"
+    ) -> None:
         super().__init__(name)
         self.name = name
+        self.advice = advice
+
+
+def package(name: str) -> Any:
+    """A package that Flux does without until a value needs it; the name is one of Flux's own, never a recorded one.
+
+    Raises:
+        NotLoadedError: It is not installed.
+    """
+    try:
+        return import_module(name)
+    except ImportError:
+        raise NotLoadedError(name, f"install it, with 'pip install {name}'") from None
 
 
 def name_of(thing: Any) -> str:
@@ -26,7 +43,7 @@ def name_of(thing: Any) -> str:
     under the latter, so that both read each other's histories.
     """
     module = str(getattr(thing, "__module__", None) or "builtins")
-    return f"{_main_name() if module in _MAIN else module}:{thing.__qualname__}"
+    return f"{main_name() if module in MAIN else module}:{thing.__qualname__}"
 
 
 def find(name: str) -> Any:
@@ -36,7 +53,7 @@ def find(name: str) -> Any:
         NotLoadedError: There is no such thing; nothing is imported to look further.
     """
     module, _, path = name.partition(":")
-    for candidate in (module, *(_MAIN if module == _main_name() else ())):
+    for candidate in (module, *(MAIN if module == main_name() else ())):
         found: Any = sys.modules.get(candidate)
         for step in path.split("."):
             # Through the namespaces, not by getattr: a module's `__getattr__` may import.
@@ -81,7 +98,8 @@ def find_class(recorded: Any) -> Any:
     return found
 
 
-def _main_name() -> str:
+def main_name() -> str:
+    """What the script, or the module, that was run is called where it is imported."""
     main = sys.modules.get("__main__")
     spec = getattr(main, "__spec__", None)
     file = getattr(main, "__file__", None)

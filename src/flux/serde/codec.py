@@ -1,35 +1,39 @@
 """Values as bytes and back; this module is for everything that a history stores.
 
-The bytes name their codec and its version: `j1` is tagged JSON.
+The bytes name their codec and its version: `j1` is tagged JSON, `p1` a signed pickle (`pickled`).
 """
 
+from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
 from json import JSONDecoder
 from json.encoder import encode_basestring
 from typing import Any, NoReturn
 
 from flux.errors import CorruptedDatabaseError, NotFoundError, UnserializableValue
+from flux.serde import arrays, frames, pickled  # noqa: F401 - arrays and frames add their types.
 from flux.serde.classes import NotLoadedError, find, name_of
 from flux.serde.failures import error_tree, failed
-from flux.serde.tagging import MAX_DEPTH, Refused, Tagger, dump
-from flux.serde.untagging import LenientUntagger, Untagger
+from flux.serde.tagging import MAX_DEPTH, TAG, Refused, Tagger, dump
+from flux.serde.untagging import DAMAGE, LenientUntagger, Untagger
 
 _PREFIX = b"j1"
 _MARK = b'{"~'  # Cannot occur inside JSON text: a quote would be escaped.
-_NAME_MARK = b'{"~name"'
+NAME_MARK = b'{"~name"'  # In encoded arguments: something in them counts by its name only.
 _PLAIN = frozenset((type(None), bool, int, float, str, bytes))
 _MAX_INT = 1 << 2000  # As in `tagging`.
 _scan = JSONDecoder().raw_decode
 
 
-def encode(value: object) -> bytes:
+def encode(value: object, *, extra_levels: int = 0) -> bytes:
     """The bytes for a value of the closed list; equal values give equal bytes in every process.
 
     Args:
         value: None, bool, int, float, complex, str, bytes and bytearray; list, tuple, set, frozenset, dict,
             OrderedDict, Counter, defaultdict, deque, NamedTuple, range; datetime, date, time, timedelta,
             timezone, ZoneInfo; Decimal, UUID, paths, Enum members; dataclasses, attrs classes, pydantic
-            models; errors. Exactly these types, nested up to 100 levels. It is not changed.
+            models; errors; arrays and scalars of numpy; frames, series, indexes and times of pandas. Exactly these
+            types, nested up to 100 levels. It is not changed.
+        extra_levels: That it may nest deeper: what the engine puts around values that were taken before.
 
     Raises:
         UnserializableValue: A part of it is something else; the message names the path to it.
@@ -43,17 +47,44 @@ def encode(value: object) -> bytes:
         data = write(value)
         if data is not None:
             return data
-    return _encoded(value, "value", _VALUES, _CHECKED_VALUES)
+    return _encoded(value, "value", _VALUES, _CHECKED_VALUES, MAX_DEPTH + extra_levels)
+
+
+def encode_pickled(value: object, *, extra_levels: int = 0) -> bytes:
+    """As `encode`, but what has no codec is pickled, and signed with a key of the app: its class decides what is kept.
+
+    Raises:
+        UnserializableValue: It cannot be pickled either.
+        SecretError: There is no key to sign with.
+    """
+    try:
+        return encode(value, extra_levels=extra_levels)
+    except UnserializableValue:
+        try:
+            return pickled.write(value)
+        except Refused as refused:
+            _refuse("value", refused.why)
+
+
+def encode_by_name(value: object) -> bytes:
+    """As `encode`, for what is shown and never used again: what has no codec counts by the name of its class."""
+    try:
+        return encode(value)
+    except UnserializableValue:
+        return _encoded(value, "value", _BY_NAME, _BY_NAME, MAX_DEPTH)
 
 
 def decode(data: bytes) -> Any:
-    """The value that `encode` gave the bytes for.
+    """The value that `encode` or `encode_pickled` gave the bytes for.
 
     Raises:
-        CorruptedDatabaseError: The bytes are damaged, or of a codec that this Flux does not know.
+        CorruptedDatabaseError: The bytes are damaged, of a codec that this Flux does not know, or a pickle that is
+            not signed with a key of the app.
         NotFoundError: A class in it is not among the loaded modules; nothing is imported to find it.
     """
     if data[:2] != _PREFIX:
+        if data[:2] == pickled.PREFIX:
+            return pickled.read(data)
         raise CorruptedDatabaseError(
             f"A stored value begins with {bytes(data[:2])!r}, which no codec of this Flux does: it is damaged, or"
             " written by a newer Flux. Restore a backup, or read it with the Flux that wrote it."
@@ -61,12 +92,19 @@ def decode(data: bytes) -> Any:
     return _decoded(data, _UNTAGGER)
 
 
+def decode_recorded(data: bytes) -> Any:
+    """As `decode`, but an argument that is not found again by its name, a lambda for one, becomes that name."""
+    return _decoded(data, _RECORDED) if data[:2] == _PREFIX else decode(data)
+
+
 def decode_for_display(data: bytes) -> Any:
-    """As `decode`, but an object whose class is not loaded becomes a dict of its attributes.
+    """As `decode`, but an object whose class is not loaded becomes a dict of its attributes, and a pickle a text.
 
     Raises:
         CorruptedDatabaseError: As `decode`.
     """
+    if data[:2] == pickled.PREFIX:
+        return pickled.shown(data)
     return _decoded(data, _LENIENT) if data[:2] == _PREFIX else decode(data)
 
 
@@ -76,20 +114,41 @@ def encode_arguments(arguments: Mapping[str, object]) -> bytes:
     Raises:
         UnserializableValue: As `encode`; the path begins with the argument's name.
     """
-    return _encoded(dict(arguments), "", _ARGUMENTS, _CHECKED_ARGUMENTS)
+    try:
+        held = arguments if isinstance(arguments, dict) else dict(arguments)
+        return _PREFIX + dump(_ARGUMENTS.mapping(held, MAX_DEPTH)).encode()
+    except (Refused, UnicodeEncodeError, RecursionError):  # Once more, to say where.
+        return _encoded(dict(arguments), "", _ARGUMENTS, _CHECKED_ARGUMENTS, MAX_DEPTH + 1)
+
+
+def encode_pickled_arguments(arguments: Mapping[str, object]) -> bytes:
+    """As `encode_arguments`, but what has no codec counts by the qualified name of its class.
+
+    Raises:
+        UnserializableValue: An argument holds such a thing, and cannot be pickled.
+    """
+    try:
+        return encode_arguments(arguments)
+    except UnserializableValue:
+        data = _encoded(dict(arguments), "", _BY_NAME, _BY_NAME, MAX_DEPTH + 1)
+        decode_arguments(data, arguments)
+        return data
 
 
 def decode_arguments(data: bytes, original: Mapping[str, object]) -> dict[str, object]:
     """The copy of the arguments that a task gets, so that what it does to them stays with it.
 
     Args:
-        data: What `encode_arguments` gave for `original`.
+        data: What `encode_arguments` or `encode_pickled_arguments` gave for `original`.
         original: The arguments. One that holds a function or a class that cannot be found again by its name, a
             lambda for one, is passed on as it is.
+
+    Raises:
+        UnserializableValue: One holds something that has no codec, and cannot be pickled.
     """
-    if _NAME_MARK not in data:
+    if NAME_MARK not in data:
         return decode(data)  # type: ignore[no-any-return]
-    return {name: _copied(value) for name, value in original.items()}
+    return {name: _copied(name, value) for name, value in original.items()}
 
 
 def is_plain(value: object) -> bool:
@@ -111,6 +170,37 @@ def encode_failure(error: BaseException, *, inner: BaseException | None = None) 
     return _PREFIX + dump(failed(error, inner)).encode()
 
 
+def rewritten(data: bytes, change: Callable[[str], str]) -> bytes:
+    """The bytes of a value, with all texts in it changed: what becomes of them can be decoded, whatever they were.
+
+    A number, or a date, that `change` would change becomes the text that it gives.
+    """
+    if data[:2] != _PREFIX:
+        return data  # A signed pickle would not be one any more.
+    return _PREFIX + dump(_rewritten(_scan(str(data[2:], "utf-8"))[0], change)).encode()
+
+
+def _rewritten(tree: Any, change: Callable[[str], str]) -> Any:
+    match tree:
+        case {"~bytes": str(text)} | {"~bytearray": str(text)} if len(tree) == 1:
+            changed = change(a2b_base64(text).decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+            return {next(iter(tree)): b2a_base64(changed, newline=False).decode("ascii")}
+        case str():
+            return change(tree)
+        case list():
+            return [_rewritten(item, change) for item in tree]
+        case dict():
+            items = {k if k[:1] == TAG else change(k): _rewritten(item, change) for k, item in tree.items()}
+            ((key, text),) = items.items() if len(items) == 1 else (("", ""),)
+            # What stands for one value, as the digits of a Decimal do, would not be read any more.
+            return text if key[:1] == TAG and type(text) is str and text != tree[key] else items
+        case bool() | None:
+            return tree
+        case _:
+            text = change(repr(tree))
+            return text if text != repr(tree) else tree
+
+
 class _ValueTagger(Tagger):
     def error(self, error: BaseException, _depth: int) -> Any:
         return error_tree(error)
@@ -128,6 +218,14 @@ class _ArgumentTagger(Tagger):
         return super().other(value, depth)
 
 
+class _ByName(_ArgumentTagger):
+    def tag(self, value: Any, depth: int = MAX_DEPTH) -> Any:
+        try:
+            return super().tag(value, depth)
+        except Refused:
+            return {"~name": [name_of(type(value))]}  # A list: it is not itself what has that name.
+
+
 class _Found(_ArgumentTagger):
     def other(self, value: Any, depth: int) -> Any:
         tree = super().other(value, depth)
@@ -136,19 +234,30 @@ class _Found(_ArgumentTagger):
         return tree
 
 
+class _RecordedUntagger(Untagger):
+    def read(self, tag: str, payload: Any) -> Any:
+        try:
+            return super().read(tag, payload)
+        except NotLoadedError:
+            if tag == "~name":
+                return payload
+            raise
+
+
 _VALUES, _CHECKED_VALUES = _ValueTagger(), _ValueTagger(check_text=True)
 _ARGUMENTS, _CHECKED_ARGUMENTS = _ArgumentTagger(), _ArgumentTagger(check_text=True)
-_FOUND, _UNTAGGER, _LENIENT = _Found(), Untagger(), LenientUntagger()
+_BY_NAME = _ByName(check_text=True)
+_FOUND, _UNTAGGER, _RECORDED, _LENIENT = _Found(), Untagger(), _RecordedUntagger(), LenientUntagger()
 
 
-def _encoded(value: object, root: str, tagger: Tagger, checking: Tagger) -> bytes:
+def _encoded(value: object, root: str, tagger: Tagger, checking: Tagger, levels: int) -> bytes:
     try:
-        return _PREFIX + dump(tagger.tag(value)).encode()
+        return _PREFIX + dump(tagger.tag(value, levels)).encode()
     except Refused as refused:
         _refuse(refused.path(root), refused.why)
     except UnicodeEncodeError:
         try:
-            checking.tag(value)
+            checking.tag(value, levels)
         except Refused as refused:
             _refuse(refused.path(root), refused.why)
         _refuse(root, "a name in it holds half a surrogate pair")
@@ -159,7 +268,7 @@ def _encoded(value: object, root: str, tagger: Tagger, checking: Tagger) -> byte
 def _refuse(path: str, why: str) -> NoReturn:
     raise UnserializableValue(
         f"{path}: {why}. Return a type that Flux records (None, numbers, text, bytes, collections, dates, Enum…), make"
-        " it a dataclass or a pydantic model, or open it inside the task that uses it instead."
+        " it a dataclass or a pydantic model, open it inside the task that uses it, or give that serializer='pickle'."
     ) from None
 
 
@@ -172,20 +281,24 @@ def _decoded(data: bytes, untagger: Untagger) -> Any:
         return untagger.untag(value) if _MARK in data else value
     except NotLoadedError as missing:
         raise NotFoundError(
-            f"{missing.name} is in a stored value, but not loaded in this process: import the module that defines it,"
-            " or put it back where it was."
+            f"{missing.name} is in a stored value, but not loaded in this process: {missing.advice}."
         ) from None
     except RecursionError:
         raise CorruptedDatabaseError("A stored value nests deeper than any that Flux writes: it is damaged.") from None
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+    except DAMAGE as error:
         raise CorruptedDatabaseError(f"A stored value cannot be read, it is damaged: {error}") from error
 
 
-def _copied(value: object) -> Any:
+def _copied(name: str, value: object) -> Any:
     try:
         return _UNTAGGER.untag(_scan(dump(_FOUND.tag(value)))[0])
     except NotLoadedError:
         return value
+    except Refused:
+        try:
+            return pickled.copied(value)
+        except Refused as refused:
+            _refuse(name, refused.why)
 
 
 def _str(value: Any) -> bytes | None:

@@ -64,8 +64,15 @@ def _view(value: Any, depth: int) -> Any:
             return [_view(item, depth - 1) for item in value]
         case _ if hasattr(type(value), "__dataclass_fields__") or hasattr(type(value), "__attrs_attrs__"):
             return _mapping(state_of(value), depth)
+        case _ if type(value).__module__ == "numpy" and _holds_few_numbers(value):
+            return _view(value.tolist(), depth - 1)
         case _:
             return _text(value)
+
+
+def _holds_few_numbers(value: Any) -> bool:
+    dtype = getattr(value, "dtype", None)
+    return getattr(dtype, "kind", "") in set("biufc") and value.size <= 100
 
 
 def _mapping(value: Mapping[Any, Any], depth: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ What JSON holds stands for itself. Anything else is an object with one key that 
 `untagging` is the way back.
 """
 
+import sys
 from binascii import b2a_base64
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
@@ -114,7 +115,7 @@ class Tagger:
                         tree = value.copy()
                     tree[key] = tagged
         except Refused as refused:
-            refused.steps.append(_step(key))
+            refused.steps.append(step_to(key))
             raise
         return tree if plain and str in atoms else {"~dict": self.pairs(value, depth)}
 
@@ -139,7 +140,7 @@ class Tagger:
     def pairs(self, value: Mapping[Any, Any], depth: int) -> list[Any]:
         """The tree for a mapping with any keys: its pairs, in order."""
         return [
-            [self.part(f" key {shown(key)}", key, depth), self.part(_step(key), item, depth)]
+            [self.part(f" key {shown(key)}", key, depth), self.part(step_to(key), item, depth)]
             for key, item in value.items()
         ]
 
@@ -178,7 +179,8 @@ def shown_type(kind: type) -> str:
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
-def _step(key: object) -> str:
+def step_to(key: object) -> str:
+    """How a path goes on to the item of a key."""
     return f"[{dump(key)}]" if type(key) is str and len(key) < 80 else f"[{shown(key)}]"
 
 
@@ -219,23 +221,28 @@ def class_of(value: object) -> Any:
         raise Refused(why) from None
 
 
-_Writer = Callable[[Tagger, Any, int], Any]
+Writer = Callable[[Tagger, Any, int], Any]
+# By package: gives the writer for a class of it; `arrays` and `frames` add theirs.
+FAMILIES: dict[str, Callable[[type], Writer | None]] = {}
 
 
 def _why_refused(kind: type) -> str:
-    for base in (str, int, float, list, dict, tuple, set, frozenset, bytes, bytearray, date, time, timedelta):
+    for base in (str, int, float, list, dict, tuple, set, frozenset, bytes, bytearray, datetime, date, time, timedelta):
         if issubclass(kind, base):
             return f"a {shown_type(kind)} would come back as a plain {base.__name__}, its base"
     return f"a {shown_type(kind)} cannot be recorded"
 
 
 @lru_cache(maxsize=1024)
-def _writer_of(kind: type) -> _Writer:
+def _writer_of(kind: type) -> Writer:
     plain = all(base.__flags__ & HEAP_TYPE or base is object for base in kind.__mro__)
     if issubclass(kind, BaseException):
         return lambda tagger, value, depth: tagger.error(value, depth)
     if issubclass(kind, Enum):
         return _enum
+    family = kind.__module__.partition(".")[0]
+    if family in FAMILIES and family in sys.modules and (writer := FAMILIES[family](kind)) is not None:
+        return writer
     if issubclass(kind, pydantic.BaseModel):
         return _model
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
@@ -247,7 +254,7 @@ def _writer_of(kind: type) -> _Writer:
     return lambda tagger, value, depth: tagger.other(value, depth)
 
 
-def _object(names: tuple[str, ...]) -> _Writer:
+def _object(names: tuple[str, ...]) -> Writer:
     return lambda tagger, value, depth: {"~object": [class_of(value), tagger.parts(state_of(value, names), depth)]}
 
 
@@ -266,7 +273,7 @@ def _model(tagger: Tagger, value: "pydantic.BaseModel", depth: int) -> Any:
 
 def state_of_model(value: "pydantic.BaseModel") -> dict[str, Any]:
     """The fields of a pydantic model."""
-    fields, held = type(value).__pydantic_fields__, value.__dict__
+    fields, held = getattr(type(value), "__pydantic_fields__", ()), value.__dict__  # BaseModel itself has none.
     return {name: held[name] for name in fields if name in held}
 
 
@@ -320,7 +327,7 @@ def _timezone(_: Tagger, value: timezone, __: int) -> Any:
     return {"~timezone": [offset.days, offset.seconds, offset.microseconds, *name]}
 
 
-_WRITERS: dict[type, _Writer] = {
+_WRITERS: dict[type, Writer] = {
     str: _text,
     int: lambda _, value, __: {"~int": hex(value)},
     float: lambda _, value, __: {"~float": repr(value)},

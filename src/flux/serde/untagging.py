@@ -16,7 +16,13 @@ import pydantic
 from flux.serde.classes import NotLoadedError, find, find_class
 from flux.serde.tagging import FACTORIES, TAG
 
+# What the reading of a tree raises that no tagger wrote; the second line is of numpy, pandas and Arrow.
+DAMAGE = (
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError),
+    *(OSError, NotImplementedError, MemoryError, AssertionError),
+)
 _PATHS = {kind.__name__: kind for kind in (PosixPath, PurePosixPath, WindowsPath, PureWindowsPath)}
+_LONGEST_NAME = 1000  # What is longer is no name, but the content of an array.
 _FACTORIES = {factory and factory.__name__: factory for factory in FACTORIES}
 
 
@@ -28,7 +34,7 @@ class Untagger:
 
         Raises:
             NotLoadedError: A class is not among the loaded modules.
-            ValueError, TypeError, LookupError, AttributeError: The tree is none that a tagger wrote.
+            DAMAGE: The tree is none that a tagger wrote.
         """
         kind = type(tree)
         if kind is dict:
@@ -70,7 +76,9 @@ class LenientUntagger(Untagger):
         try:
             return super().read(tag, payload)
         except NotLoadedError:
-            return self.untag(payload[1]) if isinstance(payload, list) else payload
+            if isinstance(payload, list):
+                return self.untag(payload[1])
+            return payload if isinstance(payload, str) and len(payload) < _LONGEST_NAME else f"<{tag[1:]}>"
 
 
 def _require(fits: bool, recorded: Any) -> None:  # noqa: FBT001 - it is the condition, not a flag.
@@ -170,5 +178,5 @@ READERS: dict[str, Callable[[Untagger, Any], Any]] = {
     "~named": _named,
     "~enum": _enum,
     "~flag": _flag,
-    "~name": lambda _, payload: find(payload),
+    "~name": lambda _, payload: find(payload) if type(payload) is str else payload[0],
 }

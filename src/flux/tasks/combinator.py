@@ -29,7 +29,7 @@ async def combine(name: str, work: Coroutine[Any, Any, R], arguments: bytes = NO
     token = PARENT.set(call_id)
     try:
         result = await work
-        data = serde.encode(result)
+        data = serde.encode_by_name(result)  # To be shown: a replay combines the results of the calls again.
     except asyncio.CancelledError:
         body.combinator_ends(call_id, ExecutionEventType.TASK_CANCELLED, serde.encode(None))
         raise
