@@ -2,6 +2,8 @@
 
 flux run examples/approval.py '{"who": "Ann", "amount": 250}' --id trip
 flux executions resume trip yes
+
+Watch for: the first command ends, with exit code 4. Months later the second one goes on, on the same line of the body.
 """
 
 from dataclasses import dataclass

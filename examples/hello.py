@@ -1,6 +1,8 @@
 """The smallest workflow: one task that acts, one body that decides.
 
 flux run examples/hello.py World
+
+Watch for: the execution has an id. Run the file again, and nobody is greeted: the recorded result is shown.
 """
 
 from flux import ExecutionContext, task, workflow
@@ -17,5 +19,5 @@ async def hello(ctx: ExecutionContext[str]) -> str:
 
 
 if __name__ == "__main__":
-    ctx = hello.run("World", execution_id="hello")  # Run the file again: the same execution, and nothing runs.
+    ctx = hello.run("World", execution_id="hello")
     print(ctx.output)

@@ -3,7 +3,7 @@
     flux run examples/library_census.py '{"report": "census-report"}' --id census
     flux executions resume census yes
 
-Kill the first command at any moment and run it again: files that were measured are not measured again.
+Watch for: kill the first command at any moment and run it again. Files that were measured are not measured again.
 """
 
 import ast

@@ -1,6 +1,9 @@
 """Many calls at once: a task for each item of a list, different tasks side by side, and plain asyncio.
 
 flux run examples/parallel_and_map.py '["lisbon", "oslo", "rome"]'
+
+Watch for: nothing here is special but `map` and `parallel`, and those only because a timeline shows them as one entry.
+A body is asyncio, and what was first in a race is first in every replay.
 """
 
 import asyncio

@@ -1,6 +1,8 @@
 """Tasks in a row, each given what the one before it returned; the timeline shows them as one entry.
 
 flux run examples/pipeline.py '3, 1, x, 2'
+
+Watch for: every step is an event with a number. That list is all that Flux knows of an execution.
 """
 
 from flux import ExecutionContext, task, workflow

@@ -1,6 +1,9 @@
 """What happens when a task fails: retries, a timeout, a fallback, a rollback.
 
 flux run examples/retries.py tea
+
+Watch for: attempts, and the waits between them, are recorded, so a crash does not start the count anew. A fallback
+gives the result in place of the task; a rollback undoes what it may have done, and the task fails all the same.
 """
 
 import asyncio
