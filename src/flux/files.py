@@ -19,7 +19,7 @@ def name_for(text: str) -> str:
     return f"{readable or '_'}-{digest[:32]}"
 
 
-def write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     """Make or replace a file: on return it is on the disk, and until then nobody sees a part of it.
 
     Its folder is made when missing.  A crash may leave a file behind whose name begins with `.new-`.
@@ -30,7 +30,7 @@ def write(path: Path, data: bytes) -> None:
     make_folder(path.parent)
     new = path.with_name(f".new-{secrets.token_hex(8)}")
     try:
-        with new.open("xb") as file:
+        with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             file.write(data)
             file.flush()
             _sync(file.fileno())

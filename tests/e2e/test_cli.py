@@ -4,23 +4,17 @@ import json
 import os
 import pty
 import shlex
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 import flux
+from e2e.command import HEAD, environment, run, start, wait_for, without_rights
 
-HEAD = """
-import asyncio, pathlib
-from flux import ExecutionContext, pause, task, workflow
-from flux.tasks import parallel
-"""
 FILES = {
     "hello.py": """
 @task
@@ -122,32 +116,6 @@ def project(tmp_path_factory) -> Path:
         (directory / name).write_text(HEAD + source if "workflow" in source else source)
     subprocess.run([sys.executable, "-c", PREPARE], cwd=directory, env=environment(), check=True, timeout=20)
     return directory
-
-
-def environment(**more: str) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("FLUX_")}
-    source = str(Path(flux.__file__).parents[1])
-    return {**inherited, "PYTHONPATH": source, "COLUMNS": "80", **more}
-
-
-def start(directory: Path, *words: str, **options) -> "subprocess.Popen[str]":
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL, **options}
-    return subprocess.Popen(
-        [sys.executable, "-m", "flux", *words], cwd=directory, env=environment(), encoding="utf-8", **pipes
-    )
-
-
-def run(directory: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    process = start(directory, *words)
-    out, err = process.communicate(timeout=20)
-    return subprocess.CompletedProcess(words, process.returncode, out, err)
-
-
-def wait_for(what, *, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def steps(directory: Path) -> list[str]:
@@ -275,15 +243,9 @@ def test_an_execution_that_waits_for_no_answer_cannot_be_resumed(tmp_path):
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path):
-    prefix: list[str] = []
-    if os.geteuid() == 0:  # Who may write everywhere, without this right taken away.
-        if shutil.which("setpriv") is None:
-            pytest.skip("runs as root, and there is no setpriv: run the tests as another user to cover this")
-        without = "-dac_override,-dac_read_search"
-        prefix = ["setpriv", f"--bounding-set={without}", f"--inh-caps={without}"]
     (tmp_path / "hello.py").write_text(HEAD + FILES["hello.py"])
     tmp_path.chmod(0o500)
-    command = [*prefix, sys.executable, "-m", "flux", "run", "hello.py", "x"]
+    command = [*without_rights(), sys.executable, "-m", "flux", "run", "hello.py", "x"]
     result = subprocess.run(
         command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=20, check=False
     )

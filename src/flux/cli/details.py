@@ -11,9 +11,10 @@ from flux.cli.output import command, duration, error_text, one_line, value_text
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import ExecutionState
-from flux.ports import ExecutionRow, Pause
+from flux.ports import ExecutionRow, Store
 
 VALUE_WIDTH = 2_000
+SHOWN_CHILDREN, ALL = 20, 1_000_000
 
 
 def started_with(events: Sequence[ExecutionEvent]) -> Any:
@@ -42,21 +43,44 @@ def run_command(row: ExecutionRow) -> str:
     return command("run", f"{source_of(row)}:{row.workflow}", "--id", row.execution_id)
 
 
-def resume_commands(execution_id: str, pauses: Sequence[Pause]) -> list[tuple[str, str]]:
-    """Each open pause's name, and the command that answers it."""
+def answers(store: Store, execution_id: str, events: Sequence[ExecutionEvent]) -> list[tuple[str, str]]:
+    """What it, or a child of it, waits for from outside, and the command that brings it."""
+    pauses = store.pauses(execution_id)
     name_needed = len(pauses) > 1
-    return [
+    resumes = [
         (
-            pause.name,
+            f'pause "{one_line(pause.name)}"',
             command("executions", "resume", execution_id, "VALUE", *(["--name", pause.name] if name_needed else [])),
         )
         for pause in pauses
     ]
+    signalled = [
+        (f'signal "{one_line(name)}"', command("executions", "signal", execution_id, name, "VALUE"))
+        for name in signals(events)
+    ]
+    asleep = [child for child in store.list(parent_id=execution_id) if child.state is ExecutionState.PAUSED]
+    of_children = [answers(store, child.execution_id, store.events(child.execution_id)) for child in asleep]
+    return resumes + signalled + [each for several in of_children for each in several]
 
 
-def waits(row: ExecutionRow, pauses: Sequence[Pause], *, now_us: int) -> list[str]:
+def signals(events: Sequence[ExecutionEvent]) -> list[str]:
+    """The names of the signals that it waits for."""
+    awaited: dict[str, str] = {}
+    for event in events:
+        if event.name != "wait_for_signal":
+            continue
+        if event.type is Type.TASK_STARTED and isinstance(arguments := serde.display(event.data or b""), dict):
+            awaited[event.call_id] = str(arguments.get("name"))
+        else:
+            awaited.pop(event.call_id, None)
+    return list(awaited.values())
+
+
+def waits(store: Store, row: ExecutionRow, events: Sequence[ExecutionEvent], *, now_us: int) -> list[str]:
     """What has to happen for it to go on: one line each."""
-    lines = [f'pause "{one_line(name)}": {how}' for name, how in resume_commands(row.execution_id, pauses)]
+    if row.state.is_finished:
+        return []
+    lines = [f"{what}: {how}" for what, how in answers(store, row.execution_id, events)]
     if row.state is not ExecutionState.SCHEDULED:
         return lines
     if row.blocked_reason is not None:
@@ -76,9 +100,7 @@ def time_text(microseconds: int) -> str:
     return datetime.fromtimestamp(microseconds / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def header(
-    row: ExecutionRow, events: Sequence[ExecutionEvent], pauses: Sequence[Pause], *, now_us: int
-) -> list[tuple[str, str]]:
+def header(store: Store, row: ExecutionRow, events: Sequence[ExecutionEvent], *, now_us: int) -> list[tuple[str, str]]:
     """Label and text of each line."""
     started = row.started_at or row.created_at
     end = row.finished_at or now_us
@@ -96,17 +118,27 @@ def header(
         lines.append(("error", error_text(output, VALUE_WIDTH)))
     elif row.state is ExecutionState.COMPLETED:
         lines.append(("output", _cut(value_text(output))))
-    what = waits(row, pauses, now_us=now_us)
-    return lines + [("waits for" if i == 0 else "", text) for i, text in enumerate(what)]
+    if row.parent_id is not None:
+        lines.append(("parent", f"{row.parent_id}  (call {row.parent_call})"))
+    lines += _labelled("children", _children(store, row.execution_id))
+    return lines + _labelled("waits for", waits(store, row, events, now_us=now_us))
 
 
-def as_data(
-    row: ExecutionRow, events: Sequence[ExecutionEvent], pauses: Sequence[Pause], *, with_events: bool
-) -> dict[str, Any]:
-    """The execution as plain data, for `--json`."""
+def _children(store: Store, execution_id: str) -> list[str]:
+    rows = store.list(parent_id=execution_id, limit=SHOWN_CHILDREN + 1)
+    lines = [f"{row.execution_id}  {one_line(row.workflow)}  {row.state.value}" for row in rows[:SHOWN_CHILDREN]]
+    return lines + (["…"] if len(rows) > SHOWN_CHILDREN else [])
+
+
+def _labelled(label: str, lines: Sequence[str]) -> list[tuple[str, str]]:
+    return [(label if i == 0 else "", text) for i, text in enumerate(lines)]
+
+
+def as_data(store: Store, row: ExecutionRow, events: Sequence[ExecutionEvent]) -> dict[str, Any]:
+    """The execution with its history as plain data, for `--json`."""
     output = output_of(row, events)
     failed = row.state is ExecutionState.FAILED
-    data = {
+    return {
         "execution_id": row.execution_id,
         "workflow": row.workflow,
         "state": row.state.value,
@@ -116,17 +148,21 @@ def as_data(
         **row_times(row),
         "location": row.location,
         "blocked_reason": row.blocked_reason,
-        "pauses": [{"call_id": pause.call_id, "name": pause.name} for pause in pauses],
+        "parent_id": row.parent_id,
+        "children": [
+            {"execution_id": child.execution_id, "workflow": child.workflow, "state": child.state.value}
+            for child in store.list(parent_id=row.execution_id, limit=ALL)
+        ],
+        "pauses": [{"call_id": pause.call_id, "name": pause.name} for pause in store.pauses(row.execution_id)],
+        "signals": [] if row.state.is_finished else signals(events),
+        "events": [_event(event) for event in events],
     }
-    if with_events:
-        data["events"] = [_event(event) for event in events]
-    return data
 
 
 def row_times(row: ExecutionRow) -> dict[str, str | None]:
     """When what happened, in ISO format."""
     times = {name: getattr(row, name) for name in ("created_at", "started_at", "finished_at", "wake_at")}
-    return {name: None if at is None else _iso(at) for name, at in times.items()}
+    return {name: None if at is None else iso(at) for name, at in times.items()}
 
 
 def _event(event: ExecutionEvent) -> dict[str, Any]:
@@ -137,11 +173,12 @@ def _event(event: ExecutionEvent) -> dict[str, Any]:
         "name": event.name,
         "value": serde.display(event.data) if event.data else None,
         "detail": serde.display(event.detail_data) if event.detail_data else {},
-        "time": _iso(event.time_us),
+        "time": iso(event.time_us),
     }
 
 
-def _iso(microseconds: int) -> str:
+def iso(microseconds: int) -> str:
+    """A time in ISO format, for programs."""
     return datetime.fromtimestamp(microseconds / 1_000_000, UTC).isoformat()
 
 

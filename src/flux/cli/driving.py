@@ -1,4 +1,4 @@
-"""Running an execution on in this process; this module is for what `run` and `executions resume` share."""
+"""Running an execution on in this process; this module is for what `run` and the commands of executions share."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 from flux import serde
 from flux.app import App
 from flux.cli import live, output
-from flux.cli.details import resume_commands
+from flux.cli.details import answers, run_command
 from flux.cli.output import EXIT_OF_STATE, Exit, command, duration, error_text, message
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
@@ -55,26 +55,37 @@ def report(app: App, context: ExecutionContext[Any], *, took: str, as_json: bool
             message(f"completed {title}{took}", style="good")
         case ExecutionState.PAUSED:
             message(f"paused {title}{took}", style="waiting")
-            _tell_pauses(app, context.execution_id)
+            for what, how in answers(app.store, context.execution_id, context.events):
+                message(f"it waits for {what.removeprefix('pause ')}: answer with  {how}")
         case ExecutionState.FAILED:
             message(f"failed {title}{took}: {error_text(shown, 500)}", style="bad")
             message(f"look at it with  {command('executions', 'show', context.execution_id)}")
         case _:
             message(f"{context.state.value.lower()} {title}{took}", style="bad")
     if as_json:
-        result = {
-            "execution_id": context.execution_id,
-            "workflow": context.name,
-            "state": context.state.value,
-            "output": None if failed else shown,
-            "error": shown if failed else None,
-        }
-        output.data_json(result)
+        result, error = (None, shown) if failed else (shown, None)
+        output.data_json(_result(context.execution_id, context.name, context.state, result, error))
     elif not failed:
         output.data_value(shown)
     return EXIT_OF_STATE.get(context.state, Exit.FAILED)
 
 
-def _tell_pauses(app: App, execution_id: str) -> None:
-    for name, how in resume_commands(execution_id, app.store.pauses(execution_id)):
-        message(f'it waits for "{name}": answer with  {how}')
+def report_sent(row: ExecutionRow, *, as_json: bool) -> Exit:
+    """Say that something was sent to an execution that is not run on here."""
+    if row.state is ExecutionState.RUNNING:
+        message(f"sent to {row.workflow} {row.execution_id}: the process that runs it delivers it", style="good")
+    else:
+        message(f"sent to {row.workflow} {row.execution_id}: run it on with  {run_command(row)}", style="good")
+    if as_json:
+        output.data_json(_result(row.execution_id, row.workflow, row.state, None, None))
+    return Exit.OK
+
+
+def _result(execution_id: str, workflow: str, state: ExecutionState, result: Any, error: Any) -> dict[str, Any]:
+    return {
+        "execution_id": execution_id,
+        "workflow": workflow,
+        "state": state.value,
+        "output": result,
+        "error": error,
+    }

@@ -1,4 +1,4 @@
-"""`flux executions`: list, show and resume what is recorded."""
+"""`flux executions`: list and show what is recorded; answer, signal and cancel it."""
 
 import sys
 from contextlib import suppress
@@ -8,12 +8,12 @@ import typer
 
 from flux import app as composition
 from flux.app import App
-from flux.cli import details, inputs, loading, output
+from flux.cli import completion, details, inputs, loading, output
 from flux.cli.output import CommandError, Exit, command, duration, message
 from flux.cli.run import JsonOption
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
-from flux.errors import StoreError
+from flux.errors import FluxError, StoreError
 from flux.ports import ExecutionRow
 from flux.settings import load
 from flux.workflow import Workflow
@@ -21,11 +21,16 @@ from flux.workflow import Workflow
 executions = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="List, show and resume executions.\n\n\b\nExample:\n  flux executions list --state paused",
+    help="List and show executions; answer, signal and cancel them.\n\n\b\nExample:\n"
+    "  flux executions list --state paused",
 )
-IdArgument = Annotated[
-    str, typer.Argument(metavar="ID", help="The execution, or the first characters of its id (4 or more).")
+_ID_HELP = "The execution, or the first characters of its id (4 or more)."
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help=_ID_HELP, autocompletion=completion.executions)]
+OpenIdArgument = Annotated[str, typer.Argument(metavar="ID", help=_ID_HELP, autocompletion=completion.open_executions)]
+FileOption = Annotated[
+    str | None, typer.Option("--file", metavar="FILE[:WORKFLOW]", help="The code, if it is not where it was.")
 ]
+NoRunOption = Annotated[bool, typer.Option("--no-run", help="Only send it; whoever runs the execution delivers it.")]
 SHORTEST_PREFIX = 4
 SEARCHED = 1_000_000
 
@@ -33,7 +38,10 @@ SEARCHED = 1_000_000
 @executions.command("list")
 def list_(
     workflow: Annotated[str | None, typer.Option("--workflow", metavar="NAME", help="Only of this workflow.")] = None,
-    state: Annotated[str | None, typer.Option("--state", metavar="STATE", help="Only in this state.")] = None,
+    state: Annotated[
+        str | None,
+        typer.Option("--state", metavar="STATE", help="Only in this state.", autocompletion=lambda: _STATES),
+    ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="At most so many.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
 ) -> int:
@@ -45,7 +53,7 @@ def list_(
       flux executions list --json --limit 1000
     """
     wanted = _state(state)
-    app = _opened()
+    app = opened()
     rows = _rows(app, workflow, wanted, limit) if app is not None else []
     if as_json:
         for row in rows:
@@ -75,19 +83,19 @@ def show(
       flux executions show 01a1fdb9d981 --json
     """
     app, row = _find(execution_id)
-    events, pauses = app.store.events(row.execution_id), app.store.pauses(row.execution_id)
+    events = app.store.events(row.execution_id)
     if as_json:
-        output.data_json(details.as_data(row, events, pauses, with_events=True))
+        output.data_json(details.as_data(app.store, row, events))
         return Exit.OK
     from flux.cli.report import print_execution
 
-    print_execution(row, events, pauses, now_us=app.clock.now(), show_all=show_all)
+    print_execution(app.store, row, events, now_us=app.clock.now(), show_all=show_all)
     return Exit.OK
 
 
 @executions.command()
 def resume(
-    execution_id: IdArgument,
+    execution_id: OpenIdArgument,
     value: Annotated[
         str | None,
         typer.Argument(metavar="VALUE", help="What the pause gives; read like INPUT of run.", show_default=False),
@@ -95,36 +103,114 @@ def resume(
     name: Annotated[
         str | None, typer.Option("--name", metavar="PAUSE", help="Which pause; the oldest otherwise.")
     ] = None,
-    file: Annotated[
-        str | None, typer.Option("--file", metavar="FILE[:WORKFLOW]", help="The code, if it is not where it was.")
-    ] = None,
+    file: FileOption = None,
+    no_run: NoRunOption = False,
     as_json: JsonOption = False,
 ) -> int:
     """Answer a pause of an execution, and run it on here.
 
-    If another process runs it, the answer is delivered to that one and its result awaited.
+    If another process runs it, the answer is delivered to that one and its result awaited. A child is run on by its
+    parent, so that is run.
 
     \b
     Examples:
       flux executions resume order-7 yes
       flux executions resume order-7 '{"approved": true}' --name approval
     """
-    from flux.cli.driving import drive
-
     app, row = _find(execution_id)
     _check_pause(app, row, name)
-    workflow = _workflow_of(row, file)
-    answer = inputs.parse(value) if value is not None else None
-    if value is not None and (note := inputs.note_on(value, answer)):
+    root = _root(app, row)
+    workflow = None if no_run else _workflow_of(root, file, so=", so nothing was sent")
+    app.send_resume(row.execution_id, _value(value), workflow=row.workflow, name=name)
+    return _run_on(app, app.row(root.execution_id), workflow, file, as_json=as_json)
+
+
+@executions.command()
+def signal(
+    execution_id: OpenIdArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Of the signal.")],
+    value: Annotated[
+        str | None,
+        typer.Argument(metavar="VALUE", help="What the wait gives; read like INPUT of run.", show_default=False),
+    ] = None,
+    file: FileOption = None,
+    no_run: NoRunOption = False,
+    as_json: JsonOption = False,
+) -> int:
+    """Send a signal to an execution, and run it on here if nobody else does.
+
+    The signal is kept until the execution waits for one of its name.
+
+    \b
+    Examples:
+      flux executions signal order-7 paid 30
+      flux executions signal order-7 paid 30 --no-run
+    """
+    app, row = _find(execution_id)
+    app.send_signal(row.execution_id, name, _value(value))
+    return _run_on_if_free(app, row.execution_id, file, no_run=no_run, as_json=as_json)
+
+
+@executions.command()
+def cancel(
+    execution_id: OpenIdArgument, file: FileOption = None, no_run: NoRunOption = False, as_json: JsonOption = False
+) -> int:
+    """Cancel an execution, and run its clean-up here if nobody else runs it.
+
+    \b
+    Example:
+      flux executions cancel order-7
+    """
+    app, row = _find(execution_id)
+    app.send_cancel(row.execution_id)
+    code = _run_on_if_free(app, row.execution_id, file, no_run=no_run, as_json=as_json)
+    return Exit.OK if app.row(row.execution_id).state is ExecutionState.CANCELLED else code
+
+
+def _root(app: App, row: ExecutionRow) -> ExecutionRow:
+    """The execution that runs this one: itself, or the one whose child, or child's child, it is."""
+    while row.parent_id is not None and (parent := app.get(row.parent_id)) is not None and not parent.state.is_finished:
+        row = parent
+    return row
+
+
+def _value(text: str | None) -> Any:
+    if text is None:
+        return None
+    value = inputs.parse(text)
+    if note := inputs.note_on(text, value):
         message(note)
-    app.send_resume(row.execution_id, answer, workflow=workflow.name, name=name)
-    row = app.row(row.execution_id)
+    return value
+
+
+def _run_on_if_free(app: App, execution_id: str, file: str | None, *, no_run: bool, as_json: bool) -> Exit:
+    """Run an execution on that was sent something, unless another process does or its code is not to be found."""
+    row, workflow = _root(app, app.row(execution_id)), None
+    if not no_run and row.state is not ExecutionState.RUNNING:
+        try:
+            workflow = _workflow_of(row, file)
+        except (CommandError, FluxError) as error:
+            message(f"it was sent, but the execution cannot be run on here: {error}")
+    return _run_on(app, row, workflow, file, as_json=as_json)
+
+
+def _run_on(
+    app: App, row: ExecutionRow, workflow: Workflow[Any, Any] | None, file: str | None, *, as_json: bool
+) -> Exit:
+    from flux.cli.driving import drive, report_sent
+
+    if workflow is None:
+        return report_sent(row, as_json=as_json)
     again = command("run", file or f"{details.source_of(row)}:{row.workflow}", "--id", row.execution_id)
+    definition = workflow.definition
 
     def work() -> ExecutionContext[Any]:
-        return app.run_on(workflow.definition, row.execution_id)
+        return app.run_on(definition, row.execution_id)
 
     return drive(app, row.execution_id, row.workflow, work, again=again, as_json=as_json, row=row)
+
+
+_STATES = [state.value.lower() for state in ExecutionState]
 
 
 def _state(text: str | None) -> ExecutionState | None:
@@ -133,14 +219,14 @@ def _state(text: str | None) -> ExecutionState | None:
     try:
         return ExecutionState(text.upper())
     except ValueError:
-        names = [state.value.lower() for state in ExecutionState]
         raise CommandError(
-            f"there is no state {text!r}: it is one of {', '.join(names)}{loading.did_you_mean(text.lower(), names)}",
+            f"there is no state {text!r}: it is one of {', '.join(_STATES)}"
+            f"{loading.did_you_mean(text.lower(), _STATES)}",
             Exit.USAGE,
         ) from None
 
 
-def _opened() -> App | None:
+def opened() -> App | None:
     """The app, unless there is no database yet: looking must not make one."""
     try:
         is_there = load().database.exists()
@@ -162,7 +248,7 @@ def _find(text: str) -> tuple[App, ExecutionRow]:
     Raises:
         CommandError: There is none, or several.
     """
-    app = _opened()
+    app = opened()
     if app is None:
         _unknown(text, f"there is no database {load().database} yet")
     with suppress(StoreError):
@@ -209,8 +295,12 @@ def _check_pause(app: App, row: ExecutionRow, name: str | None) -> None:
         )
 
 
-def _workflow_of(row: ExecutionRow, file: str | None) -> Workflow[Any, Any]:
-    """The code of an execution, found where it was when it started, unless `file` says otherwise."""
+def _workflow_of(row: ExecutionRow, file: str | None, *, so: str = "") -> Workflow[Any, Any]:
+    """The code of an execution, found where it was when it started, unless `file` says otherwise.
+
+    Args:
+        so: What follows if it is not there.
+    """
     target = loading.Target.parse(file) if file else loading.Target(row.location, row.workflow)
     try:
         loaded = loading.load(target.source)
@@ -218,8 +308,8 @@ def _workflow_of(row: ExecutionRow, file: str | None) -> Workflow[Any, Any]:
         if file or error.code is not Exit.NOT_FOUND:
             raise
         raise CommandError(
-            f"the code of execution {row.execution_id} is not at {row.location} any more, so nothing was sent: say "
-            f"where it is with --file FILE:{row.workflow}",
+            f"the code of execution {row.execution_id} is not at {row.location} any more{so}: say where it is with "
+            f"--file FILE:{row.workflow}",
             Exit.NOT_FOUND,
         ) from None
     workflow = loaded.pick(target.workflow or row.workflow)

@@ -12,9 +12,11 @@ import typer
 
 from flux import __version__
 from flux.cli import output
+from flux.cli.doctor import doctor
 from flux.cli.executions import executions
 from flux.cli.output import CommandError, Exit, PipeClosed
 from flux.cli.run import run
+from flux.cli.secrets import secrets
 from flux.errors import ExecutionConflictError, FluxError, InvalidValueError, NotFoundError
 
 # Plain help: rich would take a fifth of a second to draw boxes around it.
@@ -25,7 +27,9 @@ application = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 application.command()(run)
+application.command()(doctor)
 application.add_typer(executions, name="executions")
+application.add_typer(secrets, name="secrets")
 
 _is_verbose = False
 _NEGATIVE = re.compile(r"-\.?\d")

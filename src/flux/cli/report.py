@@ -14,7 +14,7 @@ from flux.cli.output import PipeClosed, is_terminal, safe
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import ExecutionState
-from flux.ports import ExecutionRow, Pause
+from flux.ports import ExecutionRow, Store
 from flux.serde.codec import decode_for_display
 
 STATE_STYLES = {
@@ -29,11 +29,11 @@ STATE_STYLES = {
 
 
 def print_execution(
-    row: ExecutionRow, events: Sequence[ExecutionEvent], pauses: Sequence[Pause], *, now_us: int, show_all: bool
+    store: Store, row: ExecutionRow, events: Sequence[ExecutionEvent], *, now_us: int, show_all: bool
 ) -> None:
     """Print the page of an execution to stdout."""
-    lines = [_labelled(label, text) for label, text in details.header(row, events, pauses, now_us=now_us)]
-    rows = timeline.calls(events, is_running=row.state is ExecutionState.RUNNING)
+    lines = [_labelled(label, text) for label, text in details.header(store, row, events, now_us=now_us)]
+    rows = timeline.calls(events, state=row.state)
     if rows:
         drawn = timeline.render(
             rows,

@@ -15,6 +15,7 @@ from flux import serde
 from flux.cli.output import duration, error_text, one_line
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
+from flux.domain.execution import ExecutionState
 from flux.serde.codec import decode_for_display
 
 GROUP_FROM = 21  # So many siblings of one name in a row become one line.
@@ -28,6 +29,7 @@ _STYLES = {
     "running": "cyan",
     "retrying": "yellow",
     "paused": "yellow",
+    "waiting": "yellow",
     "interrupted": "yellow",
     "fallback": "yellow",
     "cancelled": "magenta",
@@ -39,7 +41,7 @@ class CallRow:
     """One call, as the timeline shows it.
 
     Attributes:
-        state: done, failed, running, retrying, paused, cancelled, fallback, rolled back, interrupted or fired.
+        state: done, failed, running, retrying, paused, waiting, cancelled, fallback, rolled back, interrupted, fired.
         errors: Of failed attempts: their number and text.
         error: Why it failed, or fell back.
     """
@@ -56,11 +58,11 @@ class CallRow:
     children: list["CallRow"] = field(default_factory=list)
 
 
-def calls(events: Sequence[ExecutionEvent], *, is_running: bool) -> list[CallRow]:
+def calls(events: Sequence[ExecutionEvent], *, state: ExecutionState) -> list[CallRow]:
     """The outermost calls in order of their start, each with those that were made within it.
 
     Args:
-        is_running: Whether somebody works on the execution now: if not, open calls are not running.
+        state: Of the execution: if nobody works on it now, open calls are not running.
     """
     rows: dict[str, CallRow] = {}
     for event in events:
@@ -72,8 +74,8 @@ def calls(events: Sequence[ExecutionEvent], *, is_running: bool) -> list[CallRow
         _tell(row, event)
     outermost: list[CallRow] = []
     for row in rows.values():
-        if row.state in {"running", "retrying"} and not is_running:
-            row.state = "interrupted"
+        if row.state in {"running", "retrying"} and state is not ExecutionState.RUNNING:
+            row.state = "waiting" if state is ExecutionState.PAUSED else "interrupted"
         parent = rows.get(row.parent) if row.parent else None
         (outermost if parent is None else parent.children).append(row)
     return outermost

@@ -2,11 +2,13 @@
 
 import base64
 import binascii
+import fcntl
 import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,30 +57,49 @@ class KeyRing:
         """The file of the keys; None if they are in the environment."""
         if self._environment.get(VARIABLE):
             return None
-        chosen = self._environment.get(FILE_VARIABLE)
-        if chosen:
-            return Path(chosen).expanduser()
         folder = self._environment.get("XDG_CONFIG_HOME") or "~/.config"
-        return Path(folder).expanduser() / "flux" / "secret.keys"
+        chosen = self._environment.get(FILE_VARIABLE) or f"{folder}/flux/secret.keys"
+        try:
+            return Path(chosen).expanduser()
+        except RuntimeError as error:
+            raise SecretError(
+                f"the user's folder is not known, so there is no place for the keys of secrets: name a file in "
+                f"{FILE_VARIABLE}, or put a key into {VARIABLE}"
+            ) from error
 
     def first(self) -> Key:
-        """The key that encrypts.
+        """The key that encrypts; made, if there is none.
+
+        Raises:
+            SecretError: The keys cannot be read, or are readable for others, or none can be made.
+        """
+        return self.all()[0] if self.all() else self.add(only_if_none=True)
+
+    def find(self, key_id: str) -> Key | None:
+        """The key of this id, if it is on the ring.
 
         Raises:
             SecretError: The keys cannot be read, or are readable for others.
         """
-        return self._all()[0]
+        found = self._find(key_id)
+        if found is None:
+            self._keys = None  # Another process may have added it since.
+            found = self._find(key_id)
+        return found
 
-    def find(self, key_id: str) -> Key | None:
-        """The key of this id, if it is on the ring."""
-        return next((key for key in self._all() if key.id == key_id), None)
+    def _find(self, key_id: str) -> Key | None:
+        return next((key for key in self.all() if key.id == key_id), None)
 
     def signing_keys(self) -> list[bytes]:
         """Keys to sign with, one for each: the first signs, each verifies."""
-        return [hmac.digest(key.data, b"flux signature", "sha256") for key in self._all()]
+        self.first()
+        return [hmac.digest(key.data, b"flux signature", "sha256") for key in self.all()]
 
-    def add(self) -> Key:
+    def add(self, *, only_if_none: bool = False) -> Key:
         """Make a key and put it first, so that it encrypts from now on; the older ones stay for what they encrypted.
+
+        Args:
+            only_if_none: Take the first that there is, if another process has made one meanwhile.
 
         Raises:
             SecretError: The keys are in the environment, or their file cannot be written.
@@ -86,54 +107,53 @@ class KeyRing:
         path = self.path
         if path is None:
             raise SecretError(
-                f"the keys are in {VARIABLE}, which Flux cannot change: put a new key first there, "
-                "separated by a comma from the older ones, then rotate again"
+                f"the keys are in {VARIABLE}, which Flux cannot change: put a new key first there, with a comma before "
+                "the older ones, then rotate again"
             )
-        key = Key.of(secrets.token_bytes(KEY_BYTES))
-        _write(path, [key, *(self._read(path) if path.exists() else [])])
-        self._keys = None
-        return key
+        try:
+            if not path.parent.is_dir():
+                files.make_folder(path.parent)
+                path.parent.chmod(0o700)
+            with _alone_in(path.parent):
+                keys = _read(path)
+                if not (keys and only_if_none):
+                    keys.insert(0, Key.of(secrets.token_bytes(KEY_BYTES)))
+                    files.write(path, b"".join(map(_line, keys)), mode=0o600)
+        except OSError as error:
+            raise SecretError(
+                f"no key for secrets could be written to {path}: {error}. Make its folder writable for this user, name "
+                f"another file in {FILE_VARIABLE}, or put a key into {VARIABLE}"
+            ) from error
+        self._keys = keys
+        return keys[0]
 
-    def _all(self) -> list[Key]:
+    def all(self) -> list[Key]:
+        """All keys, the one that encrypts first; empty if none was made yet.
+
+        Raises:
+            SecretError: They cannot be read, or are readable for others.
+        """
         if self._keys is None:
             path = self.path
             if path is None:
                 self._keys = _parse(self._environment[VARIABLE].split(","), VARIABLE)
-            elif path.exists():
-                self._keys = self._read(path)
             else:
-                self._keys = self._make(path)
-        return self._keys
+                self._keys = _read(path) or None
+        return self._keys or []
 
-    def _make(self, path: Path) -> list[Key]:
-        """Make the first key; of two processes that do so at once, one wins."""
-        key = Key.of(secrets.token_bytes(KEY_BYTES))
-        try:
-            files.make_folder(path.parent)
-            path.parent.chmod(0o700)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            return self._read(path)
-        except OSError as error:
-            raise SecretError(
-                f"no key for secrets could be made at {path}: {error}. Make that folder writable, name another file "
-                f"in {FILE_VARIABLE}, or put a key into {VARIABLE}"
-            ) from error
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(_line(key))
-            file.flush()
-            os.fsync(descriptor)
-        files.sync_folder(path.parent)
-        return [key]
 
-    def _read(self, path: Path) -> list[Key]:
-        try:
-            mode = path.stat().st_mode
-            if mode & _OTHERS_MAY:
-                raise SecretError(f"{path} can be read by others: 'chmod 600 {path}', and rotate the keys")
-            return _parse(path.read_text("ascii").split(), str(path))
-        except (OSError, UnicodeDecodeError) as error:
-            raise SecretError(f"the keys cannot be read from {path}: {error}") from error
+def _read(path: Path) -> list[Key]:
+    """The keys of a file; none if it is not there."""
+    try:
+        if path.stat().st_mode & _OTHERS_MAY:
+            raise SecretError(f"{path} can be read by others: 'chmod 600 {path}', then 'flux secrets rotate'")
+        return _parse(path.read_text("ascii").split(), str(path))
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise SecretError(
+            f"the keys cannot be read from {path}: {error}; make it readable for this user, or put a backup there"
+        ) from error
 
 
 def _parse(texts: list[str], where: str) -> list[Key]:
@@ -153,15 +173,15 @@ def _decoded(text: str, where: str) -> bytes:
     return data
 
 
-def _write(path: Path, keys: list[Key]) -> None:
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing keys: of two rings that are written at once, one would be lost."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        before = os.umask(_OTHERS_MAY)
-        try:
-            files.write(path, b"".join(map(_line, keys)))
-        finally:
-            os.umask(before)
-    except OSError as error:
-        raise SecretError(f"the keys cannot be written to {path}: {error}") from error
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _line(key: Key) -> bytes:

@@ -3,14 +3,16 @@
 import asyncio
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from flux import serde
 from flux.clock import Clock
+from flux.domain.definitions import secret_names
 from flux.engine import launcher
-from flux.errors import InvalidValueError, SecretError, SecretNotFoundError
+from flux.engine.calls import current_body
+from flux.errors import BodyError, InvalidValueError, SecretError, SecretNotFoundError
 from flux.ports import SealedSecret, Store
 from flux.secret_managers.keys import KeyRing
 from flux.secret_managers.sealing import open_sealed, seal
@@ -62,7 +64,16 @@ class SecretManager:
 
     @staticmethod
     def current() -> "SecretManager":
-        """The secrets of the working directory's database."""
+        """The secrets of the working directory's database.
+
+        Raises:
+            BodyError: This is the body of a workflow.
+        """
+        if current_body() is not None:
+            raise BodyError(
+                "secrets were asked for in the body of a workflow, whose calls are recorded: let the @task that needs "
+                "one name it in its secret_requests"
+            )
         manager = launcher.current().secrets
         assert isinstance(manager, SecretManager)
         return manager
@@ -79,7 +90,7 @@ class SecretManager:
             UnserializableValue: The value cannot be recorded.
             SecretError: There is no key to encrypt it with.
         """
-        _check(name)
+        check_name(name)
         data, key = serde.encode(value), self.keys.first()
         while True:
             version = next((each.version for each in self._store.secrets() if each.name == name), 0)
@@ -103,10 +114,7 @@ class SecretManager:
     def listed(self) -> list[Listed]:
         """All secrets, with where each is found first."""
         found = {each.name: Listed(each.name, "store", each.version, each.updated_at) for each in self._store.secrets()}
-        found.update({name: Listed(name, "file") for name in self._names_in_folder()})
-        names = (key.removeprefix(PREFIX) for key in self._environment if key.startswith(PREFIX) and key not in _OURS)
-        found.update({name: Listed(name, "env") for name in names if _NAME.match(name)})
-        return sorted(found.values())
+        return sorted((found | outside(self._environment)).values())
 
     async def get(self, names: Sequence[str]) -> dict[str, Any]:
         """The secrets of these names.
@@ -121,10 +129,10 @@ class SecretManager:
         """`get`, where no event loop runs."""
         found: dict[str, Any] = {}
         stored: dict[str, SealedSecret] | None = None
+        names = secret_names(names)
         for name in names:
-            _check(name)
-            value = self._environment.get(PREFIX + name) if PREFIX + name not in _OURS else None
-            value = self._from_folder(name) if value is None else value
+            check_name(name)
+            value = (PREFIX + name not in _OURS and self._environment.get(PREFIX + name)) or self._from_folder(name)
             if value is not None:
                 found[name] = value
                 continue
@@ -137,33 +145,28 @@ class SecretManager:
             raise _missing(missing)
         return found
 
-    def require(self, names: Sequence[str]) -> None:
-        """See that the secrets are there.
+    def rotate(self) -> int:
+        """Make a new key, encrypt everything in the database with it, and return how many secrets that were.
+
+        With keys in the environment, it is the first of them that is used; somebody must have put it there.  It may
+        be repeated after a failure: what is encrypted with an older key can be read all the time.
 
         Raises:
-            SecretNotFoundError: One is missing.
+            SecretError: The environment has no new key, or a secret cannot be decrypted.
         """
-        self.find(names)
-
-    def rotate(self) -> int:
-        """Encrypt everything in the database with the first key, and return how many secrets that changed."""
-        key, changed = self.keys.first(), 0
-        for secret in self._store.secrets():
-            if secret.key_id == key.id:
-                continue
-            data = open_sealed(secret, self.keys)
-            sealed = seal(secret.name, secret.version + 1, data, key, self._clock.now())
-            changed += self._store.put_secret(sealed, expected_version=secret.version)
+        stored = self._store.secrets()
+        for secret in stored:
+            open_sealed(secret, self.keys)  # First see that it can be done.
+        is_made = self.keys.path is None and any(secret.key_id != self.keys.first().id for secret in stored)
+        key, changed = self.keys.first() if is_made else self.keys.add(), 0
+        # Not the keys of others who do the same now: they would encrypt again what this encrypts, for ever.
+        older = {each.id for each in self.keys.all()} - {key.id}
+        while old := [secret for secret in self._store.secrets() if secret.key_id in older]:
+            for secret in old:
+                data = open_sealed(secret, self.keys)
+                sealed = seal(secret.name, secret.version + 1, data, key, secret.updated_at)
+                changed += self._store.put_secret(sealed, expected_version=secret.version)
         return changed
-
-    def _names_in_folder(self) -> Iterable[str]:
-        folder = self._environment.get(FOLDER_VARIABLE)
-        if not folder:
-            return []
-        try:
-            return [each.name for each in Path(folder).iterdir() if _NAME.match(each.name) and each.is_file()]
-        except OSError as error:
-            raise SecretError(f"{FOLDER_VARIABLE} names {folder}, which cannot be read: {error}") from error
 
     def _from_folder(self, name: str) -> str | None:
         folder = self._environment.get(FOLDER_VARIABLE)
@@ -177,7 +180,31 @@ class SecretManager:
             raise SecretError(f"the secret {name!r} cannot be read from {folder}: {error}") from error
 
 
-def _check(name: object) -> None:
+def outside(environment: Mapping[str, str]) -> dict[str, Listed]:
+    """The secrets that win over those of a database, by name.
+
+    Raises:
+        SecretError: The folder of secrets cannot be read.
+    """
+    found: dict[str, Listed] = {}
+    folder = environment.get(FOLDER_VARIABLE)
+    try:
+        for file in Path(folder).iterdir() if folder else ():
+            if _NAME.match(file.name) and file.is_file():
+                found[file.name] = Listed(file.name, "file")
+    except OSError as error:
+        raise SecretError(
+            f"{FOLDER_VARIABLE} names {folder}, which cannot be read: {error}; correct or unset it"
+        ) from error
+    for variable, value in environment.items():
+        name = variable.removeprefix(PREFIX)
+        if name != variable and value and variable not in _OURS and _NAME.match(name):
+            found[name] = Listed(name, "env")
+    return found
+
+
+def check_name(name: object) -> None:
+    """Raises: InvalidValueError: It cannot name a secret."""
     if not isinstance(name, str) or not _NAME.match(name):
         raise InvalidValueError(
             f"{str(name)[:80]!r} cannot name a secret: use letters, digits and '_', up to 200, not beginning with a "

@@ -4,10 +4,11 @@ from textwrap import dedent
 
 from flux.cli.timeline import calls, render
 from flux.domain.events import ExecutionEventType as Type
+from flux.domain.execution import ExecutionState
 
 
-def drawn(story, *, end: float, is_running: bool = False, bars: bool = False, width: int = 80, **options) -> str:
-    rows = calls(story.events, is_running=is_running)
+def drawn(story, *, end: float, state=ExecutionState.SCHEDULED, bars: bool = False, width: int = 80, **options) -> str:
+    rows = calls(story.events, state=state)
     end_us = story.START + round(end * 1000)
     lines = render(rows, start_us=story.START, end_us=end_us, width=width, bars=bars, **options)
     return "\n".join(line.plain.rstrip() for line in lines)
@@ -57,7 +58,7 @@ def test_attempts_are_counted_and_each_failure_is_told(story):
 def test_many_failed_attempts_are_cut_short(story):
     story = retries(story.tell(0, Type.TASK_STARTED, "1", "f", {}), "1", "f", [ValueError("no")] * 5)
 
-    assert drawn(story, end=20, is_running=True).splitlines()[-2:] == [
+    assert drawn(story, end=20, state=ExecutionState.RUNNING).splitlines()[-2:] == [
         "    attempt 3: ValueError: no",
         "    … and 2 more failed attempts",
     ]
@@ -99,7 +100,7 @@ def test_pauses_have_their_names_and_timers_the_time_at_which_they_fired(story):
 def test_an_open_call_is_running_only_while_somebody_runs_it(story):
     story.tell(0, Type.TASK_STARTED, "1", "nap", {})
 
-    assert drawn(story, end=2000, is_running=True).splitlines()[1] == "nap    1  +0 ms  2.0 s  running"
+    assert drawn(story, end=2000, state=ExecutionState.RUNNING).splitlines()[1] == "nap    1  +0 ms  2.0 s  running"
     assert drawn(story, end=2000).splitlines()[1] == "nap    1  +0 ms        interrupted"
 
 
@@ -136,7 +137,7 @@ def test_bars_show_when_a_call_was_and_fit_the_terminal(story):
     story.call("1", "first", 0, 50).call("2", "second" * 12, 50, 75)
     story.tell(75, Type.TASK_STARTED, "3", "third 日本", {})
 
-    assert drawn(story, end=100, is_running=True, bars=True) == expected("""
+    assert drawn(story, end=100, state=ExecutionState.RUNNING, bars=True) == expected("""
         call                                        id   start   took            state
         first                                        1   +0 ms  50 ms  ████      done
         secondsecondsecondsecondsecondsecondsecon…   2  +50 ms  25 ms      ██    done
