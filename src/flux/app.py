@@ -18,8 +18,9 @@ from flux.clock import Clock, SystemClock
 from flux.domain.definitions import WorkflowDefinition
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
+from flux.domain.redaction import Redactor
 from flux.engine import hosts
-from flux.engine.calls import refuse_in_body
+from flux.engine.calls import refuse_in_body, refuse_secrets
 from flux.engine.children import scheduled
 from flux.engine.committer import ThreadCommitter
 from flux.engine.engine import Engine
@@ -78,12 +79,14 @@ class App:
 
     def run(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> ExecutionContext[Any]:
         """See `Workflow.run`."""
+        _refuse_secrets(workflow, value)
         return hosts.block_on(self._run(workflow, value, execution_id, inline=True))
 
     async def run_async(
         self, workflow: WorkflowDefinition, value: Any, execution_id: str | None
     ) -> ExecutionContext[Any]:
         """See `Workflow.run_async`."""
+        _refuse_secrets(workflow, value)
         return await self._run(workflow, value, execution_id, inline=False)
 
     def resume(
@@ -115,6 +118,7 @@ class App:
 
     def start(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> "Handle":
         """See `Workflow.start`."""
+        _refuse_secrets(workflow, value)
         row = self.get(check_id(execution_id)) if execution_id is not None else None
         if row is None:
             if value is MISSING and execution_id is not None:
@@ -163,13 +167,13 @@ class App:
 
         return SecretManager(self.store, self.clock)
 
-    async def find_secrets(self, names: Sequence[str]) -> Mapping[str, Any]:
+    def find_secrets(self, names: Sequence[str]) -> Mapping[str, Any]:
         """The secrets of these names.
 
         Raises:
             SecretNotFoundError: One is missing.
         """
-        return await self.secrets.get(names)
+        return self.secrets.find(names)
 
     async def run_in_process(
         self, function: Callable[..., Any], named: Mapping[str, Any], on_start: Callable[[], None] | None
@@ -203,7 +207,7 @@ class App:
     def _new(self, workflow: WorkflowDefinition, value: Any, *, worker: str | None) -> tuple[NewExecution, bytes]:
         """A new execution, and its input, encoded; refused here if it does not fit, before anything is recorded."""
         data = encode_input(workflow, value)
-        self._check_secrets(workflow)
+        self._check_secrets(workflow, value)
         create = NewExecution(
             workflow=workflow.name,
             version=workflow.version,
@@ -251,6 +255,7 @@ class App:
         if workflow is not None:
             _check_workflow(row, workflow)
         data = serde.encode(value)
+        refuse_secrets("a resume", value)
         if self.store.resume(execution_id, data=data, now=self.clock.now(), name=name) is None:
             raise _not_resumable(row, name)
         self.engine.nudge(execution_id)
@@ -282,6 +287,7 @@ class App:
         """
         if not isinstance(name, str) or not name:
             raise InvalidValueError(f"a signal is named {name!r}: name it by a text that says what has happened")
+        refuse_secrets("a signal", value)
         return self._send(MessageKind.SIGNAL, execution_id, workflow, serde.encode(value), name, client_id)
 
     def send_cancel(self, execution_id: str, *, workflow: str | None = None) -> ExecutionRow:
@@ -318,9 +324,15 @@ class App:
         self.engine.nudge(execution_id)
         return row
 
-    def _check_secrets(self, workflow: WorkflowDefinition) -> None:
-        if workflow.secret_requests:
-            self.secrets.require(workflow.secret_requests)
+    def _check_secrets(self, workflow: WorkflowDefinition, value: Any) -> None:
+        if not workflow.secret_requests:
+            return
+        path = Redactor(self.secrets.find(workflow.secret_requests)).find(value, path="input")
+        if path is not None:
+            raise InvalidInputError(
+                f"the input of {workflow.name!r} holds a secret that it requests, at {path}, and would be recorded: "
+                "leave it out, and let the task that needs the secret request it"
+            )
 
     # -- its life
 
@@ -430,7 +442,12 @@ def _forget_after_fork() -> None:
     _apps.clear()
 
 
+def _signing_keys() -> list[bytes]:
+    return current().secrets.keys.signing_keys()
+
+
 atexit.register(close_all)
+serde.install_keys(_signing_keys)
 os.register_at_fork(after_in_child=_forget_after_fork)
 
 
@@ -438,6 +455,11 @@ def _open_store(settings: Settings) -> Store:
     from flux.store.sqlite import SqliteStore
 
     return SqliteStore(settings.database)
+
+
+def _refuse_secrets(workflow: WorkflowDefinition, value: Any) -> None:
+    if value is not MISSING:
+        refuse_secrets(f"the workflow {workflow.name!r}", value)
 
 
 def _unknown(execution_id: str) -> ExecutionContextNotFoundError:

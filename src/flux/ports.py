@@ -148,7 +148,7 @@ class AppendResult(StrEnum):
     STORED = "stored"  # Durable; also the answer for one that turns out to be stored already, byte for byte.
     STALE = "stale"  # Another fence or another seq: this owner was superseded and must stop.
     EXISTS = "exists"  # `create` names an id that is taken.
-    NEWS = "news"  # Nothing stored: it would park, but the inbox is not empty, or pause, but a child is awake.
+    NEWS = "news"  # Nothing stored: it would park, but the inbox is not empty, or a child is awake.
     REFUSED = "refused"  # The row itself cannot be stored; its neighbours were.
 
 
@@ -211,7 +211,7 @@ class Store(Protocol):
     ) -> Pause | None:
         """Bind a resume to the oldest open pause (of that name) and put it into the inbox, in one transaction.
 
-        A parked execution becomes SCHEDULED, due now, and so do its paused ancestors.  A repeat with the same
+        A parked execution becomes SCHEDULED, due now, and so do its parked ancestors.  A repeat with the same
         `client_id` changes nothing and answers the pause of the first.  None: there is no such open pause.
         """
         ...
@@ -228,7 +228,7 @@ class Store(Protocol):
     ) -> bool:
         """Put a signal or a cancel into the inbox of an execution that is not finished.
 
-        A parked one becomes SCHEDULED, due now, and so do its paused ancestors: whoever drives them drives it.  A
+        A parked one becomes SCHEDULED, due now, and so do its parked ancestors: whoever drives them drives it.  A
         repeat with the same `client_id` changes nothing.  False: there is no such execution, or it is finished.
         """
         ...
@@ -238,7 +238,7 @@ class Store(Protocol):
         ...
 
     def addressed(self, worker: str) -> list[str]:
-        """The executions that this worker owns and that have something in their inbox."""
+        """The executions that this worker owns and that have something in their inbox, and their children to be run."""
         ...
 
     def release(self, execution_id: str, *, fence: int) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import itertools
 import sys
 import typing
 import weakref
@@ -56,7 +57,7 @@ class Workflow(Generic[T, R]):
         self.__module__ = getattr(func, "__module__", __name__)
         self.__doc__ = func.__doc__
         self.__wrapped__ = func
-        _workflows[self.name] = self
+        _workflows[self.name, next(_numbers)] = self
 
     def __call__(self, input: T | Missing = MISSING) -> Coroutine[Any, Any, R]:  # noqa: A002
         """Execute it as a child of the workflow in whose body this is awaited; gives its result.
@@ -198,9 +199,10 @@ class Workflow(Generic[T, R]):
 
     def _refuse_in_body(self, method: str) -> None:
         if calls.current_body() is not None:
+            instead = f"'await {self.__name__}(...)' executes it as a child, or " if method in _STARTING else ""
             raise BodyError(
-                f"{self.name}.{method}() was called in the body of a workflow, where it would run again at every "
-                "replay: do it in a @task"
+                f"{self.__name__}.{method}() was called in the body of a workflow, where it would run again at every "
+                f"replay: {instead}do it in a @task"
             )
 
     def __repr__(self) -> str:
@@ -246,9 +248,13 @@ class WorkflowDecorator:
 
 workflow = WorkflowDecorator()
 
+_VARIADIC = frozenset({inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD})
+_STARTING = frozenset({"run", "run_async", "start"})
 
-# By name, as far as they are loaded; for `call("name", …)`.
-_workflows: weakref.WeakValueDictionary[str, Workflow[Any, Any]] = weakref.WeakValueDictionary()
+# By name and in order of definition, as far as they are loaded; for `call("name", …)`.  A copy with other options, when
+# it is dropped, leaves the original of the same name.
+_workflows: weakref.WeakValueDictionary[tuple[str, int], Workflow[Any, Any]] = weakref.WeakValueDictionary()
+_numbers = itertools.count()
 
 
 def find_workflow(name: str) -> Workflow[Any, Any]:
@@ -257,13 +263,14 @@ def find_workflow(name: str) -> Workflow[Any, Any]:
     Raises:
         WorkflowNotFoundError: None is loaded.
     """
-    found = _workflows.get(name)
-    if found is None:
-        known = ", ".join(sorted(_workflows)) or "none"
+    loaded: dict[tuple[str, int], Workflow[Any, Any]] = dict(_workflows)
+    found = [key for key in loaded if key[0] == name]
+    if not found:
+        known = ", ".join(sorted({each for each, _ in loaded})) or "none"
         raise WorkflowNotFoundError(
             f"no workflow named {name!r} is loaded (loaded are: {known}): import the module that defines it"
         )
-    return found
+    return loaded[max(found)]
 
 
 async def call_child(definition: WorkflowDefinition, value: Any) -> Any:
@@ -314,9 +321,12 @@ def _define(func: Callable[..., Any], options: WorkflowOptions) -> WorkflowDefin
         raise InvalidValueError(
             f"a workflow has no option {min(unknown)!r}: it takes {', '.join(WorkflowOptions.__annotations__)}"
         )
-    if not inspect.signature(func).parameters:
+    parameters = list(inspect.signature(func).parameters.values())
+    if not parameters or any(each.default is each.empty and each.kind not in _VARIADIC for each in parameters[1:]):
         name = getattr(func, "__name__", "workflow")
-        raise InvalidValueError(f"a workflow takes its execution context: write {name}(ctx: ExecutionContext)")
+        raise InvalidValueError(
+            f"a workflow takes its execution context and nothing else: write {name}(ctx: ExecutionContext)"
+        )
     return WorkflowDefinition(
         name=_text("name", options.get("name", getattr(func, "__name__", type(func).__name__))),
         func=func,

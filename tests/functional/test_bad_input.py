@@ -288,7 +288,18 @@ BAD_TASK_OPTIONS = [
     ({"fallback": 5}, "fallback is 5"),
     ({"rollback": "undo"}, "rollback is 'undo'"),
     ({"name": 5}, "name is 5"),
+    ({"name": ""}, "name is ''.*a text, and not empty"),
     ({"retry_jitter": "yes"}, "retry_jitter is 'yes'"),
+    ({"pure": 1}, "pure is 1: it is True or False"),
+    ({"at_most_once": None}, "at_most_once is None: it is True or False"),
+    ({"metadata": "yes"}, "metadata is 'yes': it is True or False"),
+    ({"cache": 60}, "cache is 60: it is True, False, or a timedelta"),
+    ({"secret_requests": "API_KEY"}, r"secret_requests is 'API_KEY': it is a list of names.*\['API_KEY'\]"),
+    ({"secret_requests": [5]}, r"secret_requests is \[5\]"),
+    ({"secret_requests": None}, "secret_requests is None"),
+    ({"output_storage": "folder"}, "output_storage is 'folder': it is an object with store"),
+    ({"executor": "thraed"}, "executor is 'thraed': it is one of thread, process"),
+    ({"serializer": "yaml"}, "serializer is 'yaml': it is one of json, pickle"),
 ]
 
 
@@ -308,7 +319,10 @@ def test_an_option_of_a_task_that_does_not_fit_is_refused_when_it_is_given(optio
     [
         ({"nmae": "x"}, "no option 'nmae'.*it takes name"),
         ({"name": 5}, "name is 5"),
+        ({"name": ""}, "name is ''"),
         ({"version": 2}, "version is 2"),
+        ({"secret_requests": "API_KEY"}, "secret_requests is 'API_KEY': it is a list of names"),
+        ({"output_storage": "folder"}, "output_storage is 'folder': it is an object with store"),
     ],
     ids=str,
 )
@@ -320,12 +334,35 @@ def test_an_option_of_a_workflow_that_does_not_fit_is_refused(options: Any, says
         workflow.with_options(**options)(body)
 
 
-def test_a_workflow_that_takes_no_context_is_refused_saying_what_to_write() -> None:
-    async def body() -> None:
-        pass
+async def _takes_nothing() -> None: ...
 
-    with pytest.raises(InvalidValueError, match=r"write body\(ctx: ExecutionContext\)"):
-        workflow(body)  # type: ignore[type-var,arg-type,call-overload]
+
+async def _takes_more(ctx: Any, more: int) -> None: ...
+
+
+async def _takes_a_keyword(ctx: Any, *, more: int) -> None: ...
+
+
+class _Holder:
+    async def method(self, ctx: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "body", [_takes_nothing, _takes_more, _takes_a_keyword, _Holder.method], ids=lambda body: body.__name__
+)
+def test_a_workflow_that_takes_anything_but_its_context_is_refused_saying_what_to_write(body: Any) -> None:
+    says = rf"its execution context and nothing else: write {body.__name__}\(ctx: ExecutionContext\)"
+
+    with pytest.raises(InvalidValueError, match=says):
+        workflow(body)
+
+
+def test_a_workflow_may_take_more_that_nobody_need_give() -> None:
+    @workflow
+    async def generous(ctx: ExecutionContext[int], factor: int = 2, *rest: Any, **more: Any) -> int:
+        return ctx.input * factor
+
+    assert generous.run(2).output == 4
 
 
 @pytest.mark.parametrize("decorate", [task, workflow], ids=["task", "workflow"])

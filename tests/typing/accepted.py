@@ -1,10 +1,12 @@
 """Types that users rely on; mypy and pyright check this file (it is never run)."""
 
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any, assert_type
 
-from flux import ExecutionContext, pause, task, workflow
+from flux import ExecutionContext, TaskMetadata, pause, task, workflow
 from flux.domain.events import ExecutionEvent
+from flux.output_storage import LocalFileStorage, OutputStorage, OutputStorageReference
 from flux.task import Task
 from flux.workflow import Workflow
 
@@ -29,10 +31,57 @@ def pick(names: list[str]) -> str | None:
     return names[0] if names else None
 
 
+class Shelf(OutputStorage):
+    def store(self, reference_id: str, value: Any) -> OutputStorageReference:
+        return OutputStorageReference("shelf", reference_id)
+
+    def retrieve(self, reference: OutputStorageReference) -> Any:
+        return reference.reference_id
+
+    def delete(self, reference: OutputStorageReference) -> None:
+        pass
+
+
+def undo(url: str) -> None:
+    pass
+
+
+@task.with_options(
+    name="get_{url}",
+    retry_max_attempts=3,
+    retry_delay=timedelta(seconds=1),
+    retry_backoff=1.5,
+    retry_max_delay=60,
+    retry_jitter=True,
+    retry_on=(OSError, ValueError),
+    no_retry_on=FileNotFoundError,
+    timeout=timedelta(minutes=1),
+    fallback=undo,
+    rollback=undo,
+    pure=False,
+    at_most_once=True,
+    cache=timedelta(hours=1),
+    metadata=True,
+    secret_requests=["KEY"],
+    output_storage=Shelf(),
+    executor="thread",
+    serializer="json",
+)
+async def informed(
+    url: str, *, metadata: TaskMetadata | None = None, secrets: dict[str, str] | None = None
+) -> dict[str, int]:
+    return {url: metadata.attempt if metadata else 0}
+
+
 class Shop:
     @task
     async def price(self, sku: str) -> float:
         return 1.0
+
+    @staticmethod
+    @task
+    async def currency(country: str) -> str:
+        return country
 
     @task.with_options(retry_max_attempts=1)
     def stock(self, sku: str, at: int = 0) -> int:
@@ -47,7 +96,7 @@ async def greet(ctx: ExecutionContext[str]) -> list[str]:
     return [ctx.input]
 
 
-@workflow.with_options(name="other")
+@workflow.with_options(name="other", version="1", secret_requests=["KEY"], output_storage=LocalFileStorage())
 async def counting(ctx: ExecutionContext[int]) -> int:
     return ctx.input
 
@@ -73,7 +122,20 @@ async def body(ctx: ExecutionContext[None]) -> None:
     assert_type(await shop.price("s"), float)
     assert_type(await shop.stock("s", at=1), int)
     assert_type(await shop.price.map(["s"]), list[float])
+    assert_type(await Shop.currency("uk"), str)
     assert_type(await pause("p"), Any)
+    assert_type(await informed("u"), dict[str, int])
+    assert_type(await informed.map(["u"]), list[dict[str, int]])
+
+
+@workflow
+async def parent(ctx: ExecutionContext[str]) -> int:
+    assert_type(await greet(ctx.input), list[str])
+    assert_type(await counting(1), int)
+    assert_type(await counting.with_options(name="again")(1), int)
+    assert_type(await plain({"x": 1}), int)
+    assert_type(await body(None), None)
+    return await counting(1)
 
 
 def callers() -> None:
@@ -89,6 +151,9 @@ def callers() -> None:
     assert_type(counting.with_options(version="2").run(1), ExecutionContext[int])
     assert_type(greet.start("x").wait(), ExecutionContext[Any])
     assert_type(greet.start("x").execution_id, str)
+    assert_type(greet.cancel("id"), ExecutionContext[str])
+    greet.signal("id", "name", 5, client_id="c")
+    greet.execution("id").signal("name")
     coroutine: Coroutine[Any, Any, int] = double(1)
     coroutine.close()
 
@@ -96,4 +161,6 @@ def callers() -> None:
 async def asynchronous() -> None:
     assert_type(await greet.run_async("x"), ExecutionContext[str])
     assert_type(await greet.resume_async("id"), ExecutionContext[str])
+    assert_type(await greet.cancel_async("id"), ExecutionContext[str])
+    assert_type(await greet.start("x").result(), ExecutionContext[Any])
     assert_type(await double(1), int)

@@ -13,6 +13,9 @@ DECIDED_BY_BODY = serde.encode({"decided_by": "body"})
 # Detail of a TASK_CANCELLED that a rollback follows: the call has ended when that has.
 ROLLS_BACK = serde.encode({"rolls_back": True})
 
+# Data of a TASK_STARTED: the arguments held a secret that the task requests, and are not recorded.
+WITHHELD = serde.encode("[the arguments held a secret]")
+
 _OUTCOMES = frozenset({Type.TASK_COMPLETED, Type.TASK_FAILED, Type.TASK_CANCELLED, Type.TIMER_FIRED})
 _ROLLED_BACK = frozenset({Type.TASK_ROLLBACK_COMPLETED, Type.TASK_ROLLBACK_FAILED})
 _TO_THE_WORKFLOW = frozenset({Type.WORKFLOW_CANCELLING, Type.WORKFLOW_SIGNALLED})
@@ -25,6 +28,11 @@ class CallRecord:
     started: ExecutionEvent | None = None  # A timer has none: arming it writes nothing.
     progress: list[ExecutionEvent] = field(default_factory=list)  # Attempts, pauses: all between start and outcome.
     outcome: ExecutionEvent | None = None
+
+    def is_start_of(self, name: str, data: bytes) -> bool:
+        """Whether a call of this name, with these arguments, is what was started."""
+        started = self.started
+        return started is not None and ((started.name, started.data) == (name, data) or started.data == WITHHELD)
 
     @property
     def is_rolling_back(self) -> bool:
@@ -68,6 +76,13 @@ class History:
         """Take back the last event, one of the workflow itself: it was not stored, and something comes before it."""
         self.events.pop()
 
+    def forget_decoded(self) -> None:
+        """Have the events as they are read from a store."""
+        events = [event.undecoded() for event in self.events]
+        self.restart()
+        for event in events:
+            self.append(event)
+
     def restart(self) -> None:
         """Forget everything: a fresh history begins."""
         self.events.clear()
@@ -81,6 +96,14 @@ class History:
     def deliveries(self) -> list[ExecutionEvent]:
         """What the body was given, in the order in which it was given."""
         return [event for event in self.events if self._is_delivery(event)]
+
+    def open_inside(self) -> dict[str, list[str]]:
+        """The calls made inside tasks that have not ended, in order, by the outermost of these tasks."""
+        inside: dict[str, list[str]] = {}
+        for call_id, record in self.calls.items():
+            if record.outcome is None and is_inner(call_id):
+                inside.setdefault(call_id.partition("/")[0], []).append(call_id)
+        return inside
 
     def _is_delivery(self, event: ExecutionEvent) -> bool:
         if not event.call_id:

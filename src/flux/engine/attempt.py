@@ -10,17 +10,21 @@ import itertools
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from flux import serde
 from flux.domain.definitions import Arguments, TaskDefinition
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.history import CallRecord
+from flux.domain.redaction import Redactor
 from flux.engine import lineage
-from flux.engine.calls import Call, Target
+from flux.engine.calls import Call, PauseRequest, Target, result_of
 from flux.engine.lineage import Branch
-from flux.errors import BodyError
+from flux.errors import BodyError, InvalidValueError
 
 if TYPE_CHECKING:
     from flux.engine.open_calls import OpenCalls
+
+_UNDONE = object()
 
 
 class Attempt:
@@ -36,6 +40,7 @@ class Attempt:
     def __init__(self, calls: "OpenCalls", call: Call, part: str, since: int) -> None:
         self.call = call
         self.is_over = False
+        self.redactor: Redactor | None = None  # Knows the secrets that the code of this attempt has been given.
         self._calls, self._since = calls, since
         self._prefix = f"{call.id}/{part}"
         self._root = Branch(self)
@@ -70,12 +75,27 @@ class Attempt:
         """
         name = target.name_of(arguments)
         self._check(name)
+        if self.redactor is not None:
+            named, data = arguments.named, arguments.data
+            if isinstance(target, PauseRequest):
+                named, data = {**named, "output": serde.decode(target.output)}, data + target.output
+            self.refuse_secrets(repr(self.redactor.text(name)), named, data, "arguments")
         if not self._calls.is_live():
             await self._calls.until_live()
-        call_id, answer = self._look_up(branch, target, name, arguments.data)
-        if answer is not None:
+        place, value = self._prefix + branch.next_call(), _UNDONE
+        while value is _UNDONE:
+            call_id, answer = self._look_up(place, target, name, arguments.data)
+            if answer is None:
+                value = await self._make(call_id, name, branch, target, arguments)
+                continue
             await self._calls.until_durable()
-            return _value_of(answer)
+            if answer.type is not Type.TASK_COMPLETED:
+                raise answer.value_copy()
+            value = result_of(target, answer)
+        return value
+
+    async def _make(self, call_id: str, name: str, branch: Branch, target: Target, arguments: Arguments) -> Any:
+        """Make a call; gives `_UNDONE` if it was cancelled before, and its interrupted rollback has ended."""
         future = self._calls.host.create_future()
         call = Call(call_id, name, target, arguments, future, self.call.id, contextvars.copy_context(), self)
         self._open[call_id] = call, branch
@@ -86,6 +106,15 @@ class Attempt:
             if call_id in self._open:
                 await self._cancel(call)
             raise
+
+    def refuse_secrets(self, what: str, value: Any, data: bytes, path: str = "value") -> None:
+        """Raises: InvalidValueError: What is given a value, which is recorded, and that holds a secret of this task."""
+        found = self.redactor.find(value, data, path=path) if self.redactor is not None else None
+        if found is not None:
+            raise InvalidValueError(
+                f"{what} was given a secret that the task {self.call.name!r} requested, at {found}, which would be "
+                "recorded: let the task that needs the secret request it"
+            )
 
     def answered(self, call: Call, event: ExecutionEvent) -> None:
         """A call has ended: hand its outcome over when that is durable."""
@@ -106,13 +135,12 @@ class Attempt:
                 "everything that makes calls before the task returns"
             )
 
-    def _look_up(self, branch: Branch, target: Target, name: str, data: bytes) -> tuple[str, ExecutionEvent | None]:
+    def _look_up(self, place: str, target: Target, name: str, data: bytes) -> tuple[str, ExecutionEvent | None]:
         """The id of a call, and what the history answers it with."""
         known = self._calls.history.calls
-        base = self._prefix + branch.next_call()
         is_pure = isinstance(target, TaskDefinition) and target.pure
         for count in itertools.count(1):
-            call_id = base if count == 1 else f"{base}~{count}"
+            call_id = place if count == 1 else f"{place}~{count}"
             record = known.get(call_id)
             if record is None:
                 return call_id, None
@@ -121,11 +149,11 @@ class Attempt:
         raise AssertionError
 
     def _fits(self, record: CallRecord, name: str, data: bytes, *, is_pure: bool) -> bool:
-        started, outcome = record.started, record.outcome
-        if started is None or started.name != name or started.data != data or record.is_rolling_back:
+        outcome = record.outcome
+        if not record.is_start_of(name, data):
             return False
         if outcome is None:
-            return True  # It was interrupted: it goes on.
+            return True  # It was interrupted, or its rollback was: that goes on.
         if outcome.type is Type.TASK_COMPLETED:
             return not is_pure or outcome.seq > self._since
         return outcome.type is Type.TASK_FAILED and outcome.seq > self._since
@@ -143,7 +171,12 @@ class Attempt:
 
     def progressed(self, data: bytes) -> None:
         """Record how far it has come; safe from its threads."""
-        self._calls.host.call_soon_threadsafe(self._record_progress, data)
+        if self.redactor is not None:
+            data = self.redactor.encoded(data)
+        if asyncio._get_running_loop() is self._calls.host:
+            self._record_progress(data)  # At once: this may be the last thing that it does.
+        else:
+            self._calls.host.call_soon_threadsafe(self._record_progress, data)
 
     def _record_progress(self, data: bytes) -> None:
         if not self.is_over:
@@ -206,14 +239,13 @@ def _settle(future: "asyncio.Future[Any]", call: Call, event: ExecutionEvent) ->
     if call.is_cancelled:
         future.set_result(None)
     elif event.type is Type.TASK_COMPLETED:
-        future.set_result(event.value_copy())
+        try:
+            future.set_result(result_of(call.target, event))
+        except Exception as error:  # noqa: BLE001 - an output storage of the user's may raise anything.
+            future.set_exception(error)
     elif event.type is Type.TASK_FAILED:
         future.set_exception(event.value_copy())
-    else:
+    elif event.type is Type.TASK_CANCELLED:
         future.cancel()
-
-
-def _value_of(outcome: ExecutionEvent) -> Any:
-    if outcome.type is Type.TASK_COMPLETED:
-        return outcome.value_copy()
-    raise outcome.value_copy()
+    else:
+        future.set_result(_UNDONE)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux import serde
 from flux.clock import Clock
-from flux.domain.definitions import TaskDefinition, TaskMetadata
+from flux.domain.definitions import TaskDefinition, TaskMetadata, keep
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.redaction import Redactor
@@ -55,6 +55,7 @@ class Attempts:
         progress: What history already has between the start of the call and its outcome.
         was_interrupted: Whether an attempt may have begun, in a process that did not finish it.
         grace_seconds: How long an attempt that timed out may clean up.
+        redactor: Knows the secrets of the task inside which this one was called.
     """
 
     def __init__(
@@ -70,13 +71,17 @@ class Attempts:
         progress: Sequence[ExecutionEvent] = (),
         grace_seconds: float = 5.0,
         was_interrupted: bool = False,
+        redactor: Redactor | None = None,
     ) -> None:
         self._task, self._call_id, self._arguments, self._instance = task, call_id, arguments, instance
         self._grace_seconds, self._was_interrupted = grace_seconds, was_interrupted
         self._around, self._clock, self._threads = around, clock, threads
         self._progress = [event for event in progress if event.type not in _ASIDE] if progress else progress
-        self._redactor: Redactor | None = None
+        self._redactor = self._outer = redactor
         self._is_rolling_back = False
+        # Set by whoever cancels: what the task makes of that counts for nothing.  `Task.cancelling` does not say it:
+        # before Python 3.13 a TaskGroup that was aborted leaves it behind.
+        self.is_given_up = False
 
     @property
     def is_rolling_back(self) -> bool:
@@ -111,12 +116,14 @@ class Attempts:
             try:
                 self._refuse_second_run(attempt)
                 value, data = await self._result(attempt)
-            except Exception as error:  # noqa: BLE001 - the boundary around a task's body.
+            except Exception as error:
+                if self.is_given_up:
+                    raise asyncio.CancelledError from error
                 failure = _Failure(error)
             else:
                 if attempt:
                     output = {**self._retry_value(attempt), "output": value}
-                    self._record(Type.TASK_RETRY_COMPLETED, serde.encode(output))
+                    self._record(Type.TASK_RETRY_COMPLETED, self._task.encode(output, extra_levels=1))
                 return Succeeded(value, data)
             # A value that cannot be recorded will not be by trying again, and the effect would be repeated.
             is_final = isinstance(failure.error, InvalidValueError)
@@ -127,24 +134,38 @@ class Attempts:
     async def _result(self, attempt: int) -> tuple[Any, bytes]:
         """Make one attempt; gives its value as the history has it, and that encoded."""
         task = self._task
-        value = await self._attempt(task.func, task.timeout_seconds, await self._keywords(attempt))
-        if self._redactor is not None and (path := self._redactor.find(value)) is not None:
-            raise InvalidValueError(
-                f"the result of {task.name!r} holds a secret that it requested, at {path}: return something that can "
-                "be recorded, and let the task that needs the secret request it"
-            )
-        if task.output_storage is not None:
-            keep, reference_id = task.output_storage.store, self._around.reference_id()
-            value = await self._threads.run(lambda: keep(reference_id, value))
-            return value, serde.encode(value)
-        return value, task.encode(value)
+        value = await self._attempt(task.func, task.timeout_seconds, self._keywords(attempt))
+        return await self._kept(value, f"the result of {task.name!r}")
 
-    async def _keywords(self, attempt: int) -> dict[str, Any]:
+    async def _kept(self, value: Any, what: str) -> tuple[Any, bytes]:
+        """A result as the history has it, and that encoded."""
+        task = self._task
+        if task.output_storage is None:
+            data = task.encode(value)
+            self._refuse_secrets(value, data, what)
+            return value, data
+        self._refuse_secrets(value, None, what)
+        work = functools.partial(keep, task.output_storage, self._around.reference_id(), value)
+        reference = await self._threads.run(work)
+        return reference, serde.encode(reference)
+
+    def _refuse_secrets(self, value: Any, data: bytes | None, what: str) -> None:
+        """Raises: InvalidValueError: The value, which would be recorded, holds a secret that the task was given."""
+        if self._redactor is not None and (path := self._redactor.find(value, data)) is not None:
+            raise InvalidValueError(
+                f"{what} holds a secret that it requested, at {path}: return something that can be recorded, and let "
+                "the task that needs the secret request it"
+            )
+
+    def _keywords(self, attempt: int) -> dict[str, Any]:
         """What Flux gives to the function beside the caller's arguments."""
         keywords: dict[str, Any] = {}
         if self._task.secret_requests:
-            secrets = await self._around.secrets(self._task.secret_requests)
-            self._redactor, keywords["secrets"] = Redactor(secrets), dict(secrets)
+            secrets = self._around.secrets(self._task.secret_requests)
+            self._redactor = Redactor(secrets, self._outer)
+            if self._task.takes_secrets:
+                keywords["secrets"] = dict(secrets)
+            self._refuse_arguments(self._redactor)
         if self._task.metadata:
             execution_id = self._around.execution_id
             keywords["metadata"] = TaskMetadata(
@@ -155,6 +176,15 @@ class Attempts:
                 idempotency_key=self._around.idempotency_key(),
             )
         return keywords
+
+    def _refuse_arguments(self, redactor: Redactor) -> None:
+        """Raises: InvalidValueError: An argument holds a secret that the task requests."""
+        named = self._arguments()
+        if (path := redactor.find(named, self._task.encode_arguments(named), path="arguments")) is not None:
+            raise InvalidValueError(
+                f"{self._task.name!r} was called with a secret that it requests, at {path}: leave the argument out, "
+                "the task is given the secret as secrets[...]"
+            )
 
     def _refuse_second_run(self, attempt: int) -> None:
         """Raises: TaskInterruptedError: This attempt may have run, and may run at most once."""
@@ -169,7 +199,7 @@ class Attempts:
         self._around.record(type_, self._redacted(data), self._redacted(detail))
 
     def _redacted(self, data: bytes | None) -> bytes | None:
-        return data if data is None or self._redactor is None else self._redactor.bytes(data)
+        return data if data is None or self._redactor is None else self._redactor.encoded(data)
 
     async def _resume_attempts(self) -> int:
         """Go on in the attempt, or in the back-off, that was interrupted; returns the attempt, 0 for the original."""
@@ -236,20 +266,20 @@ class Attempts:
     async def _fall_back(self, failure: _Failure) -> Succeeded | Failed:
         done = self._done(Type.TASK_FALLBACK_COMPLETED, Type.TASK_FALLBACK_FAILED)
         if done is not None and done.type is Type.TASK_FALLBACK_COMPLETED:
-            return Succeeded(done.value, done.data or b"")
+            return Succeeded(done.value, done.data or b"", may_be_cached=False)
         if done is not None:
             return Failed(done.data or b"")
         await self._begin(Type.TASK_FALLBACK_STARTED, failure)
         assert self._task.fallback is not None
         try:
             value = await self._attempt(self._task.fallback, 0, {}, "fallback/")
-            data = serde.encode(value)
+            value, data = await self._kept(value, f"the result of the fallback of {self._task.name!r}")
         except Exception as error:  # noqa: BLE001 - the boundary around a fallback.
             encoded = self._encoded(_Failure(error))
             self._record(Type.TASK_FALLBACK_FAILED, encoded)
             return Failed(encoded)
         self._record(Type.TASK_FALLBACK_COMPLETED, data)
-        return Succeeded(value, data)
+        return Succeeded(value, data, may_be_cached=False)
 
     async def _fail_after_rollback(self, failure: _Failure) -> Failed:
         """Undo; whatever becomes of that, the call fails with the original error."""
@@ -271,7 +301,7 @@ class Attempts:
     async def _begin(self, started: Type, failure: _Failure) -> None:
         if not any(event.type is started for event in self._progress):
             detail = serde.encode({"error": failure.error, "inner": failure.inner})
-            self._record(started, serde.encode_arguments(dict(self._arguments())), detail)
+            self._record(started, self._task.encode_arguments(self._arguments()), detail)
         await self._around.before_acting()
 
     def _done(self, *types: Type) -> ExecutionEvent | None:
@@ -293,6 +323,8 @@ class Attempts:
             ExecutionTimeoutError: It took longer than `timeout` seconds.
         """
         attempt = self._around.begin(part)
+        if attempt is not None:
+            attempt.redactor = self._redactor
         call = functools.partial(self._call, attempt, function, keywords)
         try:
             return await (self._within(timeout, attempt, function, call) if timeout else call())
@@ -373,16 +405,21 @@ class Attempts:
         if self._task.in_process and function is self._task.func:
             return await self._around.run_in_process(function, {**arguments, **keywords}, on_start)
         target = function if self._instance is None else functools.partial(function, self._instance)
-        if inspect.iscoroutinefunction(function):
+        if not self._is_sync(function):
             if on_start is not None:
                 on_start()
-            return await parameters.call(target, arguments, keywords)
-        value = await self._threads.run(lambda: parameters.call(target, arguments, keywords), on_start)
-        return await value if inspect.isawaitable(value) else value
+            value = await parameters.call(target, arguments, keywords)
+        else:
+            value = await self._threads.run(lambda: parameters.call(target, arguments, keywords), on_start)
+        return await value if hasattr(type(value), "__await__") else value  # A call that it made and handed on.
 
     def _is_stopped_at_once(self, function: Callable[..., Any]) -> bool:
         """Whether nobody need wait for it to clean up: a thread is left behind, a process is killed."""
-        return _is_sync(function) and not self._task.in_process
+        return self._is_sync(function) and not self._task.in_process
+
+    def _is_sync(self, function: Callable[..., Any]) -> bool:
+        task = self._task
+        return not (task.is_async if function is task.func else inspect.iscoroutinefunction(function))
 
     def _timed_out(self, function: Callable[..., Any], timeout: float) -> ExecutionTimeoutError:
         text = f"Task {self._task.name} ({self._call_id}) timed out ({timeout:g}s)."
@@ -396,10 +433,6 @@ def _retried(retries: int, error: BaseException) -> _Failure:
     shown = serde.to_display(error)["message"]  # Its own str() may fail.
     text = f"failed after {retries} {'retry' if retries == 1 else 'retries'}: {shown}"
     return _Failure(error, RetryError(text, inner_exception=error))
-
-
-def _is_sync(function: Callable[..., Any]) -> bool:
-    return not inspect.iscoroutinefunction(function)
 
 
 def _describe(error: BaseException) -> str:

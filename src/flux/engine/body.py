@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
 from flux import serde
-from flux.domain.definitions import Arguments, TaskDefinition, WorkflowDefinition
+from flux.domain.definitions import Arguments, WorkflowDefinition
 from flux.domain.events import ExecutionEvent, ExecutionEventType
 from flux.domain.execution_context import ExecutionContext
 from flux.domain.history import History
 from flux.engine import divergence, lineage
-from flux.engine.calls import PARENT, Call, Target
+from flux.engine.calls import PARENT, Call, Target, result_of
 from flux.engine.loop import BodyLoop, BodyTimer, FirmFuture
 from flux.engine.mailbox import Mailbox
 from flux.errors import NonDeterminismError
@@ -293,7 +293,7 @@ class Body:
             self._decide(lambda: self._decisions.call_made(call), call.id, call.name)
         elif record.started is None:
             self._diverged(divergence.not_a_timer(record.outcome, call.name))
-        elif record.started.name != call.name or record.started.data != call.arguments.data:
+        elif not record.is_start_of(call.name, call.arguments.data):
             self._diverged(divergence.other_call(record.started, call.name, call.arguments.data))
         elif record.outcome is None:
             self._decide_again(lambda: self._decisions.call_made(call))
@@ -340,7 +340,7 @@ class Body:
             case _ if call.is_cancelled:
                 future.set_result(None)
             case ExecutionEventType.TASK_COMPLETED:
-                future.set_result(_result(call, event))
+                future.set_result(result_of(call.target, event))
             case ExecutionEventType.TASK_FAILED:
                 future.set_exception(event.value_copy())
             case _:
@@ -372,11 +372,3 @@ class Body:
     def _diverged(self, error: NonDeterminismError) -> None:
         """Kept here, not raised: the body could swallow it."""
         self.divergence = self.divergence or error
-
-
-def _result(call: Call, event: ExecutionEvent) -> Any:
-    """What the body gets: the value, wherever it is kept; as a replay would give it."""
-    value, target = event.value_copy(), call.target
-    if isinstance(target, TaskDefinition) and target.output_storage is not None:
-        return target.output_storage.retrieve(value)
-    return value

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flux import serde
-from flux.domain.definitions import Arguments, TaskDefinition, WorkflowDefinition
+from flux.domain.definitions import Arguments, TaskDefinition, WorkflowDefinition, is_reference
+from flux.domain.events import ExecutionEvent
 from flux.engine import lineage
 from flux.engine.loop import BodyLoop
 from flux.engine.unrecorded import run_unrecorded
@@ -97,6 +98,14 @@ class Call:
         return serde.encode({"parent": self.parent}) if self.parent else None
 
 
+def result_of(target: Target, event: ExecutionEvent) -> Any:
+    """What the caller gets: the value, wherever it is kept; as a replay would give it."""
+    value, callee = event.value_copy(), target.workflow if isinstance(target, ChildRequest) else target
+    if isinstance(callee, PauseRequest) or callee.output_storage is None or not is_reference(value):
+        return value  # It may have been recorded when the callee had no storage.
+    return callee.output_storage.retrieve(value)
+
+
 def current_body() -> "Body | None":
     """The body that runs at this moment on this thread, if one does."""
     loop = asyncio_events._get_running_loop()
@@ -107,6 +116,13 @@ def current_attempt() -> "Attempt | None":
     """The attempt in whose task this code runs, if it does and is not in a body."""
     branch = lineage.current()
     return branch.attempt if branch is not None else None
+
+
+def refuse_secrets(what: str, value: Any) -> None:
+    """Raises: InvalidValueError: A task sends a value, which holds a secret that it was given."""
+    attempt = current_attempt()
+    if attempt is not None and attempt.redactor is not None:
+        attempt.refuse_secrets(what, value, serde.encode(value))
 
 
 def require_body(what: str) -> "Body":

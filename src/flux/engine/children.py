@@ -18,6 +18,7 @@ from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
 from flux.engine import lineage
 from flux.engine.calls import Call, ChildRequest
+from flux.engine.inbox import Inbox
 from flux.errors import ExecutionCancelledError
 from flux.ids import child_id
 from flux.ports import Append, Message, NewExecution, Parent
@@ -52,14 +53,15 @@ class Children:
 
     Args:
         run: Runs an execution until it is finished or paused.
+        watch: Makes an inbox that tells when an execution can be run on.
     """
 
-    def __init__(self, parent: ParentRun, run: Drive) -> None:
-        self._parent, self._run = parent, run
+    def __init__(self, parent: ParentRun, run: Drive, watch: Callable[[str, Callable[[], None]], Inbox]) -> None:
+        self._parent, self._run, self._watch = parent, run, watch
         self._host = asyncio.get_running_loop()
         self.generation = 1
         self._driven: dict[str, asyncio.Task[Any]] = {}
-        self._paused: set[str] = set()
+        self._paused: dict[str, Inbox] = {}
 
     def id_of(self, call_id: str) -> str:
         """The id of the execution that a call is."""
@@ -82,20 +84,22 @@ class Children:
         """Run a child, unless it runs already, until it is finished or paused."""
         if call_id in self._driven:
             return
-        self._paused.discard(call_id)
+        self.forget(call_id)
         context = contextvars.copy_context()
         context.run(lineage.leave)
         task = lineage.create_task(self._host, self._run(workflow, self.id_of(call_id)), context)
         self._driven[call_id] = task
-        task.add_done_callback(functools.partial(self._driven_until, call_id))
+        task.add_done_callback(functools.partial(self._driven_until, call_id, workflow))
 
     def is_paused(self, call_id: str) -> bool:
         """Whether a child waits for somebody outside."""
         return call_id in self._paused
 
     def forget(self, call_id: str) -> None:
-        """A child has ended."""
-        self._paused.discard(call_id)
+        """A child has ended, or is not paused any more."""
+        watch = self._paused.pop(call_id, None)
+        if watch is not None:
+            watch.close()
 
     def outcome(self, call: Call, message: Message) -> tuple[Type, bytes]:
         """What a finished child makes of the call that it is."""
@@ -111,6 +115,8 @@ class Children:
 
     def stop(self) -> None:
         """Drive none of them any more."""
+        for call_id in list(self._paused):
+            self.forget(call_id)
         for task in self._driven.values():
             task.cancel()
 
@@ -120,7 +126,7 @@ class Children:
         if self._driven:
             await asyncio.wait(list(self._driven.values()))
 
-    def _driven_until(self, call_id: str, task: "asyncio.Task[Any]") -> None:
+    def _driven_until(self, call_id: str, workflow: WorkflowDefinition, task: "asyncio.Task[Any]") -> None:
         self._driven.pop(call_id, None)
         if task.cancelled():
             return
@@ -128,7 +134,9 @@ class Children:
         if error is not None:
             self._parent.broke(error)
         elif task.result().state is ExecutionState.PAUSED:
-            self._paused.add(call_id)
+            watch = self._watch(self.id_of(call_id), functools.partial(self.drive, call_id, workflow))
+            self._paused[call_id] = watch
+            watch.open()
             self._parent.guard(self._parent.look)
         else:
             self._parent.guard(self._parent.child_finished)

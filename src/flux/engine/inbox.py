@@ -63,6 +63,7 @@ class Post:
     def add(self, inbox: Inbox) -> None:
         """Look for this one, too."""
         self._inboxes[inbox.execution_id] = inbox
+        self._news = -1  # What came for this one may have been seen, when nobody cared for it.
         if self._timer is None:
             self._timer = self._host.call_later(self._seconds, self._look)
 

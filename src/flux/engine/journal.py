@@ -243,6 +243,7 @@ class Log:
             self._seq -= 1
         self._events[:0] = events
         self._taken = append.expected_seq
+        self._restart = self._restart or append.restart
         self._with.take_back(append)
         self._state, self._wake_at = ExecutionState.RUNNING, None
         self._waiters.clear()  # Only the parking itself waits for its commit.

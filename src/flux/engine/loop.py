@@ -171,8 +171,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
 
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> Any:
         if self._unloading:
-            coro.close()
-            raise GeneratorExit
+            return self._dead_task(coro)
         context = contextvars.copy_context() if context is None else context
         if self._task_factory is None:
             self._tasks_named += 1
@@ -185,6 +184,16 @@ class BodyLoop(asyncio.AbstractEventLoop):
         if len(self._alive) >= self._alive_limit:
             self._forget_finished()
         self._alive[task] = context
+        return task
+
+    def _dead_task(self, coro: Any) -> BodyTask:
+        """A task that never ran and never will, for a clean-up that makes several at once while it is being closed.
+
+        Refused, the first of them would leave the others behind, as coroutines that nobody awaited.
+        """
+        coro.close()
+        task = BodyTask(coro, loop=self)
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # It is never awaited to its end.
         return task
 
     def _keep_generator(self, generator: Any) -> None:

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from flux import serde
-from flux.domain.definitions import TaskDefinition
+from flux.domain.definitions import Arguments, TaskDefinition
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
-from flux.domain.history import ROLLS_BACK
+from flux.domain.history import ROLLS_BACK, WITHHELD
+from flux.domain.redaction import Redactor
 from flux.engine.attempt import Attempt
 from flux.engine.calls import Call, ChildRequest, PauseRequest
 from flux.engine.children import Children
@@ -23,11 +24,12 @@ from flux.engine.parts import Parts
 from flux.engine.performer import Performer
 from flux.engine.surroundings import Failed, RolledBack, Succeeded
 from flux.engine.threads import resolve
-from flux.errors import ExecutionTimeoutError
+from flux.errors import ExecutionTimeoutError, FluxError
 from flux.ports import CachedResult, Message, Pause
 
 MICROSECONDS = 1_000_000
 _BEGINNINGS = frozenset({Type.TASK_RETRY_STARTED, Type.TASK_FALLBACK_STARTED, Type.TASK_ROLLBACK_STARTED})
+_ROLLED_BACK = frozenset({Type.TASK_ROLLBACK_COMPLETED, Type.TASK_ROLLBACK_FAILED})
 
 Outcome = Succeeded | Failed | RolledBack
 
@@ -79,10 +81,12 @@ class OpenCalls:
         self._cancelled: set[str] = set()
         self._undoing: set[str] = set()  # Those of them that are being rolled back.
         self._begun: set[str] = set()
+        self._left = self.history.open_inside()  # By another process; an attempt may take them up again.
         self._stored_seq = self.history.last_seq  # What came before this may have been begun by another process.
         self._deadlines: dict[str, int] = {}  # Of pauses inside tasks.
         self._deferred: list[Callable[[], None]] | None = None
         self._revived: list[asyncio.Future[None]] = []
+        self._is_stopped = False
 
     def __bool__(self) -> bool:
         return bool(self._open)
@@ -94,7 +98,10 @@ class OpenCalls:
         record = self.history.calls.get(call.id)
         is_new = record is None or record.started is None
         if is_new:
-            self._log.record(Type.TASK_STARTED, call.id, call.name, call.arguments.data, call.detail)
+            data = call.arguments.data
+            if isinstance(call.target, TaskDefinition) and self._holds_secret(call.target, call.arguments):
+                call.name, data = call.target.name, WITHHELD  # A name may be made of arguments.
+            self._log.record(Type.TASK_STARTED, call.id, call.name, data, call.detail)
         self._open[call.id] = call
         match call.target:
             case PauseRequest() as request:
@@ -108,6 +115,16 @@ class OpenCalls:
                     self._cancelled.add(call.id)
                     self._undoing.add(call.id)
                 self._soon(call, pure=task.pure)
+
+    def _holds_secret(self, task: TaskDefinition, arguments: Arguments) -> bool:
+        """Whether the arguments must not be recorded; the attempt, which knows the secrets, then refuses them."""
+        if not task.secret_requests:
+            return False
+        try:
+            redactor = Redactor(self._parts.secrets(task.secret_requests))
+        except FluxError:  # The attempt meets it, too, and says it.
+            return False
+        return redactor.find(arguments.named, arguments.data) is not None
 
     def defer(self) -> None:
         """Start nothing yet: the body is being replayed, and may have cancelled what it seems to start."""
@@ -174,7 +191,7 @@ class OpenCalls:
         enclosing = list(call.attempt.enclosing()) if call.attempt is not None else []
         if not progress:
             self._log.record(Type.TASK_PAUSED, call.id, "pause", serde.encode(request.label))
-            self._log.pause_opened(Pause(call.id, request.label))
+            self._log.pause_opened(Pause(self._pause_id(call.id), request.label))
             for attempt in enclosing:
                 self._log.record(Type.TASK_PAUSED, attempt.call.id, attempt.call.name, serde.encode(request.label))
         for attempt in enclosing:
@@ -195,7 +212,7 @@ class OpenCalls:
             self._ended(call, self._log.record(Type.TASK_FAILED, call.id, call.name, serde.encode_failure(error)))
 
     def _close_pause(self, call: Call) -> None:
-        self._log.pause_closed(call.id)
+        self._log.pause_closed(self._pause_id(call.id))
         self._deadlines.pop(call.id, None)
         if call.attempt is not None:
             for attempt in call.attempt.enclosing():
@@ -203,19 +220,29 @@ class OpenCalls:
 
     # -- answered from outside
 
-    def resumed(self, message: Message) -> None:
+    def _pause_id(self, call_id: str) -> str:
+        """By what a resume is bound to a pause: a history that begins anew has calls of the same ids."""
+        generation = self._children.generation
+        return call_id if generation == 1 else f"{call_id}#{generation}"
+
+    def paused_call(self, message: Message) -> str | None:
+        """The call that a resume answers; None if it was of the history before this one."""
+        call_id = message.call_id.partition("#")[0]
+        return call_id if self._pause_id(call_id) == message.call_id else None
+
+    def resumed(self, call_id: str, message: Message) -> None:
         """Answer a pause, which may be inside a task that does not run at this moment."""
-        record = self.history.calls.get(message.call_id)
-        if record is None or record.outcome is not None or message.call_id in self._cancelled:
+        record = self.history.calls.get(call_id)
+        if record is None or record.outcome is not None or call_id in self._cancelled:
             return  # Its pause timed out meanwhile; that it was resumed is recorded all the same.
         value = {"name": message.name, "input": serde.decode(message.data)}
-        self._log.record(Type.TASK_RESUMED, message.call_id, "pause", serde.encode(value))
-        call = self._open.get(message.call_id)
+        self._log.record(Type.TASK_RESUMED, call_id, "pause", serde.encode(value, extra_levels=1))
+        call = self._open.get(call_id)
         if call is not None:
             self._close_pause(call)
         else:
             self._log.pause_closed(message.call_id)
-        event = self._log.record(Type.TASK_COMPLETED, message.call_id, "pause", message.data)
+        event = self._log.record(Type.TASK_COMPLETED, call_id, "pause", message.data)
         if call is not None:
             self._ended(call, event)
 
@@ -268,15 +295,27 @@ class OpenCalls:
             self._close_pause(call)
         if isinstance(call.target, TaskDefinition) and self._is_to_be_undone(call, call.target):
             self._undoing.add(call_id)
+        self._end_inside(call)
+        if call_id in self._undoing:
             self._log.record(Type.TASK_CANCELLED, call_id, call.name, None, ROLLS_BACK)
             self._launch(call)
         else:
             self._ended(call, self._log.record(Type.TASK_CANCELLED, call_id, call.name))
 
+    def _end_inside(self, call: Call) -> None:
+        """End the calls inside this one that an interrupted attempt made, and that none has taken up."""
+        rollback = f"{call.id}/rollback/" if call.id in self._undoing else None  # It goes on.
+        for inner_id in reversed(self._left.get(call.id, ())):
+            record = self.history.calls[inner_id]
+            is_wanted = inner_id in self._open or (rollback is not None and inner_id.startswith(rollback))
+            if record.outcome is None and record.started is not None and not is_wanted:
+                self._log.pause_closed(self._pause_id(inner_id))
+                self._log.record(Type.TASK_CANCELLED, inner_id, record.started.name)
+
     def _is_to_be_undone(self, call: Call, task: TaskDefinition) -> bool:
-        """Whether it may have acted, and has a rollback that did not run."""
+        """Whether it may have acted, and has a rollback that did not run to its end."""
         record = self.history.calls[call.id]
-        if task.rollback is None or any(event.type.startswith("TASK_ROLLBACK") for event in record.progress):
+        if task.rollback is None or any(event.type in _ROLLED_BACK for event in record.progress):
             return False
         return call.id in self._begun or (record.started is not None and record.started.seq <= self._stored_seq)
 
@@ -321,15 +360,18 @@ class OpenCalls:
         self._driver.guard(self._end, call, outcome)
 
     def _end(self, call: Call, outcome: Outcome) -> None:
+        self._undoing.discard(call.id)
+        self._end_inside(call)
         match outcome:
             case RolledBack(type_, data):
                 self._ended(call, self._log.record(type_, call.id, call.name, data))
             case _ if call.id in self._cancelled:
                 self._end_cancelled(call.id)  # A late result is dropped.
-            case Succeeded(value, data):
+            case Succeeded(value, data, may_be_cached):
                 event = self._log.record(Type.TASK_COMPLETED, call.id, call.name, data)
                 event.remember(value)
-                self._cache(call, data)
+                if may_be_cached:  # Or a result that is asked for often would never expire.
+                    self._cache(call, data)
                 self._ended(call, event)
             case Failed(data):
                 self._ended(call, self._log.record(Type.TASK_FAILED, call.id, call.name, data))
@@ -384,8 +426,15 @@ class OpenCalls:
         await durable
 
     async def until_live(self) -> None:
-        """Wait out a parking: if it succeeds, nobody needs what waits here."""
+        """Wait out a parking.
+
+        Raises:
+            CancelledError: It succeeded: nobody needs what waits here.
+        """
         while not self.is_live():
+            if self._is_stopped:
+                await asyncio.sleep(0)  # What asks again and again lets others run.
+                raise asyncio.CancelledError
             live: asyncio.Future[None] = self.host.create_future()
             self._revived.append(live)
             await live
@@ -394,25 +443,31 @@ class OpenCalls:
 
     def revive(self) -> None:
         """The execution was not parked after all: go on."""
-        revived, self._revived = self._revived, []
-        for live in revived:
-            resolve(live)
+        self._release_waiting()
         self._performer.report()
         for call in list(self._open.values()):
             if isinstance(call.target, ChildRequest):
                 self._launch(call)
 
+    def _release_waiting(self) -> None:
+        revived, self._revived = self._revived, []
+        for live in revived:
+            resolve(live)
+
     def restarted(self) -> None:
         """A fresh history begins; no call is open, and none of it was begun by another process."""
         self._stored_seq = 0
         self._begun.clear()
+        self._left.clear()
 
-    def report(self) -> None:
-        """Report now what has ended and would be reported in the loop's next turn."""
-        self._performer.report()
+    def report_last(self) -> None:
+        """Report what has ended and would be reported in the loop's next turn."""
+        self._performer.report_last()
 
     def stop(self) -> None:
         """Cancel everything, and report nothing of it any more."""
+        self._is_stopped = True
+        self._release_waiting()
         self._performer.stop()
         self._children.stop()
 

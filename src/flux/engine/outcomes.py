@@ -6,12 +6,12 @@ from enum import Enum
 from typing import Any
 
 from flux import serde
-from flux.domain.definitions import WorkflowDefinition
+from flux.domain.definitions import WorkflowDefinition, keep
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import Transition
 from flux.domain.execution_context import ExecutionContext
 from flux.engine.body import Raised, Returned
-from flux.errors import FluxError
+from flux.errors import BodyError, FluxError, StoreError
 
 
 class Phase(Enum):
@@ -79,4 +79,20 @@ def _kept(value: Any, workflow: WorkflowDefinition, execution_id: str) -> Any:
     """The result, or the reference to it where the workflow has an output storage."""
     if workflow.output_storage is None:
         return value
-    return workflow.output_storage.store(f"{workflow.name}_{execution_id}", value)
+    return keep(workflow.output_storage, f"{workflow.name}_{execution_id}", value)
+
+
+def waits_for_nothing(workflow: str) -> BodyError:
+    """Why a body is blocked that cannot go on."""
+    return BodyError(
+        f"the body of {workflow!r} waits for something that no task, timer or pause will bring: look for an Event or "
+        "Future that nobody sets; the execution continues when the code is changed"
+    )
+
+
+def too_large(execution_id: str) -> StoreError:
+    """Why a run ends whose event cannot be stored at all."""
+    return StoreError(
+        f"an event of execution {execution_id} is too large for the database: return less from the task, for example "
+        "the path of a file that it wrote"
+    )

@@ -1,6 +1,6 @@
 """What every runner of a process shares."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from flux.engine.processes import Processes
 from flux.engine.threads import Threads
 from flux.ports import Store
 
-Secrets = Callable[[Sequence[str]], Awaitable[Mapping[str, Any]]]
+Secrets = Callable[[Sequence[str]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

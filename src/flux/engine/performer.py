@@ -107,6 +107,7 @@ class Performer:
             progress=progress,
             grace_seconds=self.parts.cancel_grace_seconds,
             was_interrupted=self.log.was_interrupted(call),
+            redactor=call.attempt.redactor if call.attempt is not None else None,
         )
         work = attempts.undo() if undo else self._perform(call, task, attempts)
         performance = lineage.create_task(self._host, work, call.context)
@@ -122,6 +123,7 @@ class Performer:
         _, attempts, performance = self._running[call_id]
         if attempts.is_rolling_back:
             return False
+        attempts.is_given_up = True
         performance.cancel()
         return True
 
@@ -130,14 +132,22 @@ class Performer:
         self._running.pop(call_id, None)
 
     def report(self) -> None:
-        """Report now what has ended and would be reported in the loop's next turn, or could not be."""
+        """Report now what has ended and could not be reported."""
         for call, _, performance in list(self._running.values()):
             if performance.done():
                 self._performed(call, performance)
 
+    def report_last(self) -> None:
+        """Report what has ended by itself, before the rest is stopped: this loop may be closing and cancel all."""
+        for call, _, performance in list(self._running.values()):
+            if performance.done() and not performance.cancelling():
+                self._performed(call, performance)
+
     def stop(self) -> None:
         """Cancel everything, and report nothing of it any more."""
-        self._stopping += [performance for _, _, performance in self._running.values()]
+        for _, attempts, performance in self._running.values():
+            attempts.is_given_up = True
+            self._stopping.append(performance)
         self._running = {}
         for performance in self._stopping:
             performance.cancel()
@@ -154,7 +164,7 @@ class Performer:
             now = self.parts.clock.now()
             cached = self.parts.store.cached_result(task.cache_key(call.arguments), now=now)
             if cached is not None:
-                return Succeeded(serde.decode(cached), cached)
+                return Succeeded(serde.decode(cached), cached, may_be_cached=False)
         if not self.parts.lease.is_trusted():
             await self.until_trusted()
         return await attempts.run()
@@ -164,9 +174,11 @@ class Performer:
         if running is None or running[2] is not performance or not self.log.is_live():
             return  # Given up, stopped, or reported; or it will be.
         del self._running[call.id]
-        # A task that was asked to end did not fail by itself, whatever it makes of that.
-        if performance.cancelled() or performance.cancelling():
-            self.log.call_stopped(call)
+        if running[1].is_given_up:
+            self.log.call_stopped(call)  # It did not fail by itself, whatever it makes of that.
+        elif performance.cancelled():
+            failure = RuntimeError("the task cancelled itself, which would end more than itself")
+            self.log.call_ended(call, Failed(serde.encode_failure(failure)))
         elif (error := performance.exception()) is not None:
             self.log.call_broke(error)
         else:
@@ -235,8 +247,8 @@ class _Around:
     def left(self, attempt: Attempt | None) -> None:
         self._performer.count(-1)
 
-    async def secrets(self, names: Sequence[str]) -> Mapping[str, Any]:
-        return await self._performer.parts.secrets(names)
+    def secrets(self, names: Sequence[str]) -> Mapping[str, Any]:
+        return self._performer.parts.secrets(names)
 
     async def run_in_process(
         self, function: Callable[..., Any], named: Mapping[str, Any], on_start: Callable[[], None] | None

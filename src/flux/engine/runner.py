@@ -7,33 +7,34 @@ delivered in the same step; the body runs until it waits again, and `look` sees 
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from flux import serde, telemetry
+from flux import serde
 from flux.domain.definitions import WorkflowDefinition
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import ExecutionState, Transition
 from flux.domain.execution_context import ExecutionContext
 from flux.domain.history import DECIDED_BY_BODY, History
+from flux.engine import outcomes
 from flux.engine.body import Body, Continued, Raised, Returned
 from flux.engine.calls import Call
 from flux.engine.children import Children, Drive
 from flux.engine.inbox import Inbox, Post
 from flux.engine.journal import Journal, Log
+from flux.engine.length import Length
 from flux.engine.loop import BodyTimer, Drain
 from flux.engine.open_calls import OpenCalls
 from flux.engine.outcomes import Asleep, Blocked, Phase, RunOutcome, Settled, Superseded, encode_outcome
 from flux.engine.parts import Parts
 from flux.engine.threads import resolve
-from flux.errors import BodyError, FluxError, StoreError
+from flux.errors import FluxError, StoreError
 from flux.ports import AppendResult, Message, MessageKind, NewExecution
 
 logger = logging.getLogger("flux.engine")
 
 MICROSECONDS = 1_000_000
-LONG_HISTORY = 10_000  # Events, from which on a warning says how to begin anew.
 
 
 class Runner:
@@ -65,21 +66,22 @@ class Runner:
     ) -> None:
         self.execution_id = execution_id
         self._parts, self._workflow = parts, workflow
-        self._fence = fence
+        self._fence, self._input_data = fence, input_data
         self._history = History(events)
-        self._input_data = input_data
         self._host = asyncio.get_running_loop()
         self._log = Log(journal, self, execution_id=execution_id, fence=fence, history=self._history, create=create)
         self.done: asyncio.Future[RunOutcome] = self._host.create_future()
         self._body: Body | None = None
-        self._children = Children(self, drive)
+        self._children = Children(self, drive, lambda child, read: Inbox(parts.store, child, post, read))
         self._calls = OpenCalls(parts, journal, self._log, self, self._children)
         self._timer: asyncio.TimerHandle | None = None
         self._armed: BodyTimer | None = None  # The timer that it waits for.
         self._inbox = Inbox(parts.store, execution_id, post, functools.partial(self.guard, self._read_inbox))
         self._phase = Phase.LIVE
         self._unparked: asyncio.Future[None] | None = None  # While a release waits for a parking.
-        self._has_warned = False
+        self._signals: list[bytes | None] = []  # Which the history before this one has left.
+        self._length = Length(execution_id, parts.history_limit_events)
+        self._ending: tuple[Type, bytes | None, Transition] | None = None  # Of an execution that has no body to tell.
 
     @property
     def current_drain(self) -> Drain | None:
@@ -100,36 +102,61 @@ class Runner:
                 return
             data = self._history.events[0].data if self._history.events else self._input_data
             self._record(Type.WORKFLOW_STARTED, data)
+            if self._workflow.secret_requests and self._lacks_secrets():
+                return
         elif first.detail_data is not None:
             self._children.generation = first.detail["generation"]
         self._inbox.open()
         self._load()
 
-    def _is_cancelled_from_outside(self) -> bool:
-        """End an execution that is asked to cancel and has no body to tell: it never began, or does not fit."""
-        for message in self._inbox.unread():
-            if message.kind is MessageKind.CANCEL:
-                self._log.message_consumed(message.id)
-                self._record(Type.WORKFLOW_CANCELLING)
-                self._record(Type.WORKFLOW_CANCELLED)
-                self._park(Transition.CANCEL, None)
-                return True
+    def _lacks_secrets(self) -> bool:
+        """End an execution that must not begin: a secret that its workflow requests is missing."""
+        try:
+            self._parts.secrets(self._workflow.secret_requests)
+        except FluxError as error:
+            self._end_without_body(Type.WORKFLOW_FAILED, serde.encode(error), Transition.FAIL)
+            return True
         return False
 
-    async def release(self) -> None:
+    def _is_cancelled_from_outside(self) -> bool:
+        """End an execution that is asked to cancel and has no body to tell: it never began, or does not fit."""
+        if all(message.kind is not MessageKind.CANCEL for message in self._inbox.unread()):
+            return False
+        self._record(Type.WORKFLOW_CANCELLING)
+        self._end_without_body(Type.WORKFLOW_CANCELLED, None, Transition.CANCEL)
+        return True
+
+    def _end_without_body(self, type_: Type, data: bytes | None, transition: Transition) -> None:
+        """End an execution, whatever its inbox holds: nobody is there to receive it."""
+        self._ending = type_, data, transition
+        for message in self._inbox.unread():
+            self._inbox.receive(message)
+            self._log.message_consumed(message.id)
+            if message.kind is MessageKind.SIGNAL:
+                self._signalled(message)
+        self._record(type_, data)
+        self._park(transition, None)
+
+    def release(self) -> Coroutine[Any, Any, None]:
         """Give the execution back unharmed: what has ended is recorded, what runs is cancelled and not recorded.
 
-        An end or a parking that is under way is waited for instead.
+        An end or a parking that is under way is waited for instead.  From this call on nothing is recorded any more,
+        also before the result is awaited: what a closing loop has cancelled as well is no fact.
         """
-        self._calls.report()
-        if self._phase is Phase.SETTLING:
+        self._calls.report_last()
+        was_live = self._phase is Phase.LIVE
+        if was_live:
+            self._phase = Phase.SETTLING  # The body is not driven: nothing is decided, and nothing starts.
+        return self._release(was_live=was_live)
+
+    async def _release(self, *, was_live: bool) -> None:
+        if self._phase is Phase.SETTLING and not was_live:
             self._unparked = self._host.create_future()
             ends: list[asyncio.Future[Any]] = [self.done, self._unparked]
-            grace = self._parts.cancel_grace_seconds
-            await asyncio.wait(ends, timeout=grace, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, timeout=self._parts.cancel_grace_seconds, return_when=asyncio.FIRST_COMPLETED)
         if self._phase is Phase.CLOSED:
             return
-        self._phase = Phase.SETTLING  # The body is not driven any more, so nothing is decided and nothing starts.
+        self._phase = Phase.SETTLING  # Also if it was not parked after all.
         self._log.forget_waiters()
         self._drop_body()
         has_stopped = await self._calls.stopped(self._parts.cancel_grace_seconds)
@@ -181,6 +208,8 @@ class Runner:
 
     def catch_up(self) -> None:
         """Deliver what has come due and what has come in meanwhile, in order of time."""
+        while self._signals and self._body is not None:
+            self._deliver_quietly(self._record(Type.WORKFLOW_SIGNALLED, self._signals.pop(0)))
         for message in self._inbox.unread():
             self._fire_due_timers(until=message.sent_at)
             if self.is_live():
@@ -190,10 +219,7 @@ class Runner:
     def _reload(self) -> None:
         """Forget the body and all that was decoded, and replay it."""
         self._drop_body()
-        events = [event.undecoded() for event in self._history.events]
-        self._history.restart()
-        for event in events:
-            self._history.append(event)
+        self._history.forget_decoded()
         self._load()
 
     def _close(self) -> None:
@@ -232,11 +258,16 @@ class Runner:
 
     def deliver(self, event: ExecutionEvent) -> None:
         """Give the body something that was just recorded, and see where it stands then."""
+        self._deliver_quietly(event)
+        if not self._parts.replay_each_step:
+            self._step_ended()
+
+    def _deliver_quietly(self, event: ExecutionEvent) -> None:
+        """Give the body one of several things at once: where it stands is seen after the last."""
         if self._parts.replay_each_step:
             self._reload()
         elif self._body is not None:
             self._body.deliver(event)
-            self._step_ended()
 
     def look(self) -> None:
         """What is waited for has changed."""
@@ -278,8 +309,8 @@ class Runner:
 
     def _timer_due(self) -> None:
         self._timer = self._armed = None
-        if self._calls.first_pause() is not None:
-            self.catch_up()  # An answer that came in time wins over the timeout of its pause.
+        if self._calls.first_pause() is not None or (self._body is not None and self._body.mailbox.awaited is not None):
+            self.catch_up()  # An answer, or a signal, that came in time wins over the timeout of the wait for it.
         else:
             self._fire_due_timers(until=self._parts.clock.now())
         self._step_ended()
@@ -291,11 +322,7 @@ class Runner:
             if timer is None or self._body.due_us(timer) > until:
                 return
             detail = serde.encode({"due_at": self._body.due_us(timer)})
-            event = self._log.record(Type.TIMER_FIRED, timer.call_id, "timer", None, detail)
-            if self._parts.replay_each_step:
-                self._reload()
-            else:
-                self._body.deliver(event)
+            self._deliver_quietly(self._log.record(Type.TIMER_FIRED, timer.call_id, "timer", None, detail))
 
     # -- the inbox
 
@@ -309,22 +336,27 @@ class Runner:
     def _receive(self, message: Message) -> None:
         """Move a message from the inbox into the history, and deliver it."""
         body = self._body
-        if body is None or isinstance(body.outcome, Continued) or not self._inbox.receive(message):
-            return  # It is for the fresh history, or was received before.
+        if body is None or (isinstance(body.outcome, Continued) and message.kind is not MessageKind.CHILD):
+            return  # It is for the fresh history.
+        if not self._inbox.receive(message):
+            return  # It was received before.
         self._log.message_consumed(message.id)
         match message.kind:
-            case MessageKind.RESUME:
+            case MessageKind.RESUME if (call_id := self._calls.paused_call(message)) is not None:
                 self._record(Type.WORKFLOW_RESUMING, message.data)
                 self._record(Type.WORKFLOW_RESUMED, message.data)
-                self._calls.resumed(message)
+                self._calls.resumed(call_id, message)
             case MessageKind.SIGNAL:
-                value = {"name": message.name, "value": serde.decode(message.data)}
-                self.deliver(self._record(Type.WORKFLOW_SIGNALLED, serde.encode(value)))
+                self.deliver(self._signalled(message))
             case MessageKind.CANCEL:
                 if body.outcome is None and not body.is_cancelled:
                     self.deliver(self._record(Type.WORKFLOW_CANCELLING))
             case MessageKind.CHILD:
                 self._calls.child_ended(message)
+
+    def _signalled(self, message: Message) -> ExecutionEvent:
+        value = {"name": message.name, "value": serde.decode(message.data)}
+        return self._record(Type.WORKFLOW_SIGNALLED, serde.encode(value, extra_levels=1))
 
     # -- the end of a step
 
@@ -344,8 +376,8 @@ class Runner:
         body = self._body
         if not self.is_live() or body is None:
             return True
-        if len(self._history.events) >= LONG_HISTORY:
-            self._check_length(body, len(self._history.events))
+        if len(self._history.events) >= self._length.noticed_from and body.outcome is None:
+            body.failure = body.failure or self._length.check(len(self._history.events))
         if body.failure is not None:
             body.outcome, error = Raised(body.failure), body.failure
             body.failure = None
@@ -355,16 +387,6 @@ class Runner:
             self._block(body.divergence)
             return True
         return False
-
-    def _check_length(self, body: Body, events: int) -> None:
-        advice = "let it begin anew with continue_as_new(), or give parts of the work to child executions"
-        if not self._has_warned:
-            self._has_warned = True
-            logger.warning("the history of execution %s has %d events: %s", self.execution_id, events, advice)
-            telemetry.emit("history.grew_long", execution_id=self.execution_id, events=events)
-        limit = self._parts.history_limit_events
-        if events >= limit and body.outcome is None:
-            body.failure = BodyError(f"the history has reached its limit of {limit:,} events: {advice}")
 
     def _wait_outside(self, body: Body) -> None:
         """Nothing runs: the body waits for a timer, for somebody outside, or for ever."""
@@ -379,12 +401,7 @@ class Runner:
         elif self._calls or body.mailbox.awaited is not None:
             self._pause(body)
         else:
-            self._block(
-                BodyError(
-                    f"the body of {self._workflow.name!r} waits for something that no task, timer or pause will bring: "
-                    "look for an Event or Future that nobody sets; the execution continues when the code is changed"
-                )
-            )
+            self._block(outcomes.waits_for_nothing(self._workflow.name))
 
     def _pause(self, body: Body) -> None:
         request, signal = self._calls.first_pause(), body.mailbox.awaited
@@ -392,7 +409,7 @@ class Runner:
             name = request.label if request is not None else signal
             output = serde.decode(request.output) if request is not None else None
             if name is not None:  # Else a child is paused: its own history tells for what.
-                self._record(Type.WORKFLOW_PAUSED, serde.encode({"name": name, "output": output}))
+                self._record(Type.WORKFLOW_PAUSED, serde.encode({"name": name, "output": output}, extra_levels=1))
         self._park(Transition.PAUSE, None)
 
     def _park(self, transition: Transition, outcome: Asleep | None, wake_at: int | None = None) -> None:
@@ -420,15 +437,13 @@ class Runner:
         """Begin a fresh history; signals that nobody took go with it."""
         if self._body is not body or not self.is_live():
             return
-        signals = list(body.mailbox.left())
+        self._signals = [signal.data for signal in body.mailbox.left()]
         self._drop_body()
         self._log.restart()
         self._children.generation += 1
         self._calls.restarted()
-        self._has_warned = False
+        self._length.restart()
         self._record(Type.WORKFLOW_STARTED, outcome.input_data, serde.encode({"generation": self._children.generation}))
-        for signal in signals:
-            self._record(Type.WORKFLOW_SIGNALLED, signal.data)
         self._load()
 
     def _block(self, error: FluxError) -> None:
@@ -452,12 +467,7 @@ class Runner:
     def log_superseded(self, result: AppendResult) -> None:
         """Another owner has the execution, or its id was taken; or an event cannot be stored at all."""
         if result is AppendResult.REFUSED:
-            self._fail_run(
-                StoreError(
-                    f"an event of execution {self.execution_id} is too large for the database: return less from the "
-                    "task, for example the path of a file that it wrote"
-                )
-            )
+            self._fail_run(outcomes.too_large(self.execution_id))
         else:
             self.abandon()
 
@@ -465,6 +475,9 @@ class Runner:
         """It was not parked, and has not ended, after all: answer what is in the inbox."""
         if self._unparked is not None:
             resolve(self._unparked)  # It is being released: whoever has it next answers.
+            return
+        if self._ending is not None:
+            self.guard(self._end_without_body, *self._ending)
             return
         self._phase = Phase.LIVE
         self._calls.revive()

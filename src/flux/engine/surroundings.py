@@ -55,7 +55,7 @@ class Surroundings(Protocol):
         """It has ended."""
         ...
 
-    async def secrets(self, names: Sequence[str]) -> Mapping[str, Any]:
+    def secrets(self, names: Sequence[str]) -> Mapping[str, Any]:
         """The secrets of these names.
 
         Raises:
@@ -76,6 +76,7 @@ class Succeeded:
 
     value: Any
     data: bytes
+    may_be_cached: bool = True  # Not if an earlier call gave it, or a fallback.
 
 
 @dataclass(slots=True, eq=False)

@@ -67,8 +67,8 @@ class _Unrecorded:
     def left(self, attempt: "Attempt | None") -> None:
         pass
 
-    async def secrets(self, names: Sequence[str]) -> Mapping[str, Any]:
-        return await launcher.current().find_secrets(names)
+    def secrets(self, names: Sequence[str]) -> Mapping[str, Any]:
+        return launcher.current().find_secrets(names)
 
     async def run_in_process(
         self, function: Callable[..., Any], named: Mapping[str, Any], on_start: Callable[[], None] | None

@@ -147,15 +147,24 @@ class SqliteStore:
             return True
 
     def inbox(self, execution_id: str) -> list[Message]:
+        restore = self._overflow.restore  # The result of a child is in the file that its own history refers to.
         with self._database.read() as cursor:
-            return [
-                Message(id=id_, kind=MessageKind(kind), call_id=call_id, name=name, data=data, sent_at=sent_at)
-                for id_, kind, call_id, name, data, sent_at in cursor.execute(_SQL["list_messages"], (execution_id,))
-            ]
+            records = cursor.execute(_SQL["list_messages"], (execution_id,)).fetchall()
+        return [
+            Message(
+                id=id_,
+                kind=MessageKind(kind),
+                call_id=call_id,
+                name=name,
+                data=restore(execution_id, data),
+                sent_at=sent_at,
+            )
+            for id_, kind, call_id, name, data, sent_at in records
+        ]
 
     def addressed(self, worker: str) -> list[str]:
         with self._database.read() as cursor:
-            return [execution_id for (execution_id,) in cursor.execute(_SQL["list_addressed"], (worker,))]
+            return [execution_id for (execution_id,) in cursor.execute(_SQL["list_addressed"], {"worker": worker})]
 
     def release(self, execution_id: str, *, fence: int) -> bool:
         with self._database.write() as cursor:

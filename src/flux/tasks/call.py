@@ -3,6 +3,7 @@
 from typing import Any
 
 from flux.engine.launcher import MISSING
+from flux.errors import InvalidValueError
 from flux.workflow import Workflow, call_child, find_workflow
 
 
@@ -19,10 +20,13 @@ async def call(workflow: str | Workflow[Any, Any], input: Any = MISSING) -> Any:
         WorkflowNotFoundError: No workflow of that name is loaded.
         ExecutionError: The child failed; also an instance of the original error's class.
         InvalidInputError: The input does not fit.
+        InvalidValueError: It is no workflow.
         BodyError: This is not awaited in the body of a workflow.
 
     Example:
         >>> receipt = await call("charge_card", {"amount": 5})
     """
     found = find_workflow(workflow) if isinstance(workflow, str) else workflow
+    if not isinstance(found, Workflow):
+        raise InvalidValueError(f"call() executes a workflow, not {found!r}: give it one, or its name; await a task")
     return await call_child(found.definition, input)

@@ -4,11 +4,12 @@ import asyncio
 from typing import Any
 
 from flux import serde
-from flux.domain.definitions import Arguments
+from flux.domain.definitions import Arguments, TaskDefinition
 from flux.domain.durations import Duration, in_seconds
 from flux.engine import lineage
+from flux.engine.attempt import Attempt
 from flux.engine.calls import PauseRequest, current_body, require_body
-from flux.errors import ExecutionTimeoutError, InvalidValueError
+from flux.errors import BodyError, ExecutionTimeoutError, InvalidValueError
 
 
 async def pause(name: str, *, output: Any = None, timeout: Duration | None = None) -> Any:
@@ -25,7 +26,7 @@ async def pause(name: str, *, output: Any = None, timeout: Duration | None = Non
         ExecutionTimeoutError: Nobody resumed it in time.
         InvalidValueError: The name is not a text, or the timeout not a duration.
         UnserializableValue: `output` cannot be recorded.
-        BodyError: It was called outside a workflow.
+        BodyError: It was called outside a workflow, or in a task that may run at most once.
 
     Example:
         >>> approval = await pause("approval", output={"amount": 5})
@@ -37,6 +38,7 @@ async def pause(name: str, *, output: Any = None, timeout: Duration | None = Non
     arguments = Arguments(named, serde.encode_arguments(named))
     branch = None if current_body() is not None else lineage.current()
     if branch is not None:
+        _refuse_at_most_once(branch.attempt)
         return await branch.attempt.make_call(branch, request, arguments)
     call = require_body("pause()").call(request, arguments)
     if seconds is None:
@@ -46,3 +48,14 @@ async def pause(name: str, *, output: Any = None, timeout: Duration | None = Non
             return await call
     except TimeoutError:
         raise ExecutionTimeoutError(request.timeout_text) from None
+
+
+def _refuse_at_most_once(attempt: Attempt) -> None:
+    """A task that pauses runs again when it is resumed."""
+    for each in attempt.enclosing():
+        task = each.call.target
+        if isinstance(task, TaskDefinition) and task.at_most_once:
+            raise BodyError(
+                f"pause() was called in the task {each.call.name!r}, which may run at most once, but would run again "
+                "after the pause: pause in the body, before or after the task"
+            )

@@ -1,7 +1,7 @@
 -- Compare, then park an execution that waits for a timer or for someone outside.
 --
 -- It must not fall asleep over a message: whoever sends one later finds it parked and wakes it, in one transaction.
--- It must not wait for somebody outside while a child is awake: whoever wakes the child later wakes it as well.
+-- Nor while a child is awake, which it runs: whoever wakes the child later wakes it as well.
 -- A blocked one may: nobody could read the message, and the next claim will.
 UPDATE executions
 SET
@@ -29,7 +29,7 @@ WHERE
         )
     )
     AND (
-        :state <> 'PAUSED'
+        :blocked_reason IS NOT NULL
         OR NOT EXISTS (
             SELECT 1
             FROM executions AS children

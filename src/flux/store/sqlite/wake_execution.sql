@@ -1,4 +1,4 @@
--- Make a parked execution due now, and its paused ancestors, whose owner drives it.
+-- Make a parked execution due now, and its parked ancestors, whose owner drives it.
 --
 -- One that runs has an owner, who will see the message.
 WITH RECURSIVE woken (number) AS (
@@ -13,4 +13,4 @@ UPDATE executions
 SET state = 'SCHEDULED', wake_at = NULL
 WHERE
     number IN (SELECT number FROM woken)
-    AND (state = 'PAUSED' OR (state = 'SCHEDULED' AND number = :number));
+    AND state IN ('PAUSED', 'SCHEDULED');
