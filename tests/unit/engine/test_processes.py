@@ -311,7 +311,7 @@ def test_a_child_is_used_again_and_is_a_session_of_its_own(processes: Processes)
 def test_a_child_that_died_while_idle_is_not_used(processes: Processes) -> None:
     pid = call(processes, where)[0]
     os.kill(pid, signal.SIGKILL)
-    until(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z")
+    until(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z" and len(os.listdir(f"/proc/{pid}/task")) == 1)
 
     assert call(processes, where)[0] != pid
     assert is_gone(pid)
