@@ -68,6 +68,7 @@ class App:
             cancel_grace_seconds=settings.cancel_grace_seconds,
             unload_after_seconds=settings.unload_after_seconds,
             history_limit_events=settings.history_limit_events,
+            guard_bodies=settings.guard_bodies,
             replay_each_step=settings.replay_each_step,
         )
         committer = ThreadCommitter(self.store, patience_seconds=settings.store_patience_seconds)

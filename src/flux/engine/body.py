@@ -23,7 +23,7 @@ from flux.engine import divergence, lineage
 from flux.engine.calls import PARENT, Call, Target
 from flux.engine.loop import BodyLoop, BodyTimer, FirmFuture
 from flux.engine.mailbox import Mailbox
-from flux.errors import NonDeterminismError
+from flux.errors import BodyError, NonDeterminismError
 
 MICROSECONDS = 1_000_000
 NO_ARGUMENTS = serde.encode_arguments({})
@@ -100,7 +100,7 @@ class Body:
         self.mailbox = Mailbox()
         self.is_cancelled = False  # By WORKFLOW_CANCELLING.
         self._main: asyncio.Task[Any] | None = None
-        self.divergence: NonDeterminismError | None = None
+        self.divergence: NonDeterminismError | BodyError | None = None  # Why it cannot go on with this history.
         self.failure: BaseException | None = None  # What escaped the drain: a busy wait, SystemExit.
         self._context, self._history = context, history
         self._started_us, self._decisions = started_us, decisions
@@ -208,6 +208,7 @@ class Body:
             raise
         except BaseException as error:  # noqa: BLE001 - SystemExit of a body fails its execution, not the process.
             self.failure = error
+        self.divergence = self.divergence or self.loop.impurity
 
     # -- what the body asks for
 
@@ -300,7 +301,7 @@ class Body:
 
     def _decide(self, decision: Callable[[], None], call_id: str, name: str) -> None:
         """Carry out a decision that is not recorded: at once when live, after the replay if it is the last step's."""
-        if self.loop.is_unloading:
+        if self.loop.is_unloading or self.loop.impurity:
             return
         if not self._replaying:
             decision()
@@ -313,7 +314,7 @@ class Body:
         """Carry out a decision whose outcome is not recorded: at once when live, after the replay in its order."""
         if self._replaying:
             self._withheld.append(decision)
-        else:
+        elif not self.loop.impurity:
             decision()
 
     async def _cancel(self, call: Call) -> None:

@@ -1,11 +1,9 @@
 """What is said when a body does not fit its history: the recorded and the actual, the line, and the ways out."""
 
-import sys
-from types import FrameType
-
 from flux import serde
 from flux.domain.events import ExecutionEvent, ExecutionEventType
 from flux.domain.history import History
+from flux.engine.lines import running_line
 from flux.errors import NonDeterminismError
 
 WAYS_OUT = (
@@ -44,7 +42,7 @@ def not_made(recorded: ExecutionEvent) -> NonDeterminismError:
 
 def _error(what: str, recorded: ExecutionEvent | None) -> NonDeterminismError:
     place = f" (event {recorded.seq}, call {recorded.call_id})" if recorded is not None else ""
-    line = _user_line()
+    line = running_line()
     return NonDeterminismError(f"{what}{place}{f', at {line}' if line else ''}. {WAYS_OUT}")
 
 
@@ -58,15 +56,3 @@ def _call(name: str, data: bytes | None) -> str:
         text = "…"
     return f"{name}({text[:_SHOWN]})"
 
-
-def _user_line() -> str:
-    """The innermost line outside this package that is running now: the body's, while it is drained."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module.partition(".")[0] not in {"flux", "asyncio", "contextlib"}:
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        if module == "flux.engine.runner":
-            return ""
-        frame = frame.f_back
-    return ""

@@ -1,0 +1,34 @@
+"""Lines of the user's code, for messages: where a body runs at this moment, and where it is suspended."""
+
+import asyncio
+import sys
+import sysconfig
+from types import FrameType
+from typing import Any
+
+_OURS = frozenset({"asyncio", "contextlib", "flux"})
+_STDLIB = sysconfig.get_path("stdlib")
+
+
+def running_line() -> str:
+    """The innermost line of the user's that is running now, as "file:line"; empty if there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
+        if module == "flux.engine.runner":
+            return ""  # Below it is whoever runs the host loop.
+        if module.partition(".")[0] not in _OURS and not file.startswith(("<", _STDLIB)) or "site-packages" in file:
+            return f"{file}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def suspended_line(task: "asyncio.Task[Any]") -> str:
+    """The innermost line of the user's at which a task is suspended; empty if there is none."""
+    coroutine: Any = task.get_coro()
+    line = ""
+    while coroutine is not None and (frame := getattr(coroutine, "cr_frame", None)) is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _OURS:
+            line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        coroutine = coroutine.cr_await
+    return line
