@@ -55,4 +55,3 @@ def _call(name: str, data: bytes | None) -> str:
     except Exception:  # noqa: BLE001 - a message must not fail for a value that cannot be shown.
         text = "…"
     return f"{name}({text[:_SHOWN]})"
-

@@ -14,11 +14,10 @@ def running_line() -> str:
     """The innermost line of the user's that is running now, as "file:line"; empty if there is none."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        module, file = frame.f_globals.get("__name__", ""), frame.f_code.co_filename
-        if module == "flux.engine.runner":
+        if _is_users(frame):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+        if frame.f_globals.get("__name__") == "flux.engine.runner":
             return ""  # Below it is whoever runs the host loop.
-        if module.partition(".")[0] not in _OURS and not file.startswith(("<", _STDLIB)) or "site-packages" in file:
-            return f"{file}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
 
@@ -28,7 +27,14 @@ def suspended_line(task: "asyncio.Task[Any]") -> str:
     coroutine: Any = task.get_coro()
     line = ""
     while coroutine is not None and (frame := getattr(coroutine, "cr_frame", None)) is not None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in _OURS:
+        if _is_users(frame):
             line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
         coroutine = coroutine.cr_await
     return line
+
+
+def _is_users(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    if frame.f_globals.get("__name__", "").partition(".")[0] in _OURS or file.startswith("<"):
+        return False
+    return not file.startswith(_STDLIB) or "site-packages" in file  # Which may lie within.
