@@ -19,7 +19,7 @@ from flux.tasks import parallel, sleep
 from flux.workflow import Workflow
 from support.constructs import TABLE
 from support.simulation import EXECUTION, Process, Simulation, cuts, litter, plant
-from support.virtual_time import VirtualLoop
+from flux.testing.virtual_time import VirtualLoop
 from support.world import World, work
 
 Context = ExecutionContext[Any]
