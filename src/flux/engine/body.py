@@ -27,6 +27,7 @@ from flux.errors import BodyError, NonDeterminismError
 
 MICROSECONDS = 1_000_000
 NO_ARGUMENTS = serde.encode_arguments({})
+_YES = serde.encode(True)
 
 
 class Decisions(Protocol):
@@ -107,6 +108,8 @@ class Body:
         self._calls = 0
         self._waiting: dict[str, Call] = {}
         self._combinators: dict[str, str] = {}
+        self._patches: dict[str, bool] = {}
+        self._last_recorded = 0  # The number of the last call that history knows.
         self._timers: dict[str, BodyTimer] = {}
         self._due: list[tuple[float, int, BodyTimer]] = []
         self._replaying = False
@@ -123,6 +126,7 @@ class Body:
         """
         deliveries = self._history.deliveries()
         self._replaying, self._deliveries_left = True, len(deliveries)
+        self._last_recorded = max((int(id_) for id_ in self._history.calls if id_.isdecimal()), default=0)
         self._begin()
         for event in deliveries:
             if self.divergence or self.failure:
@@ -270,6 +274,25 @@ class Body:
             self._decide(lambda: self._decisions.combinator_ended(call_id, name, outcome, data), call_id, name)
         elif record.outcome.type is not outcome:
             self._diverged(divergence.other_end(record.outcome, outcome))
+
+    def is_patched(self, patch: str) -> bool:
+        """Whether this execution runs the code that has this patch: it does if it came here with it, for the first time.
+
+        The first answer counts, also in a loop.  A yes is recorded; a no needs no record, because history goes on behind
+        this place without one.
+        """
+        if patch not in self._patches:
+            self._patches[patch] = self._is_patched(serde.encode_arguments({"id": patch}))
+        return self._patches[patch]
+
+    def _is_patched(self, data: bytes) -> bool:
+        record = self._history.calls.get(str(self._calls + 1))
+        started = record.started if record is not None else None
+        is_recorded = started is not None and (started.name, started.data) == ("patched", data)
+        if not is_recorded and self._replaying and (self._deliveries_left or self._calls < self._last_recorded):
+            return False
+        self.combinator_ends(self.combinator_begins("patched", data), ExecutionEventType.TASK_COMPLETED, _YES)
+        return True
 
     def timer_armed(self, timer: BodyTimer) -> None:
         """Arming a timer writes nothing: its deadline is deterministic."""
