@@ -276,10 +276,10 @@ class Body:
             self._diverged(divergence.other_end(record.outcome, outcome))
 
     def is_patched(self, patch: str) -> bool:
-        """Whether this execution runs the code that has this patch: it does if it came here with it, for the first time.
+        """Whether this execution runs the code that has this patch: it does if it had it when it first came here.
 
-        The first answer counts, also in a loop.  A yes is recorded; a no needs no record, because history goes on behind
-        this place without one.
+        The first answer counts, also in a loop.  A yes is recorded; a no needs no record, because history goes on
+        behind this place without one.
         """
         if patch not in self._patches:
             self._patches[patch] = self._is_patched(serde.encode_arguments({"id": patch}))

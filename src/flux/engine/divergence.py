@@ -8,9 +8,9 @@ from flux.errors import NonDeterminismError
 
 WAYS_OUT = (
     "The code was changed while this execution was in flight, or its body is not deterministic (clock, random, "
-    "iteration over a set of strings): put the old code back, let flux.patched('id') choose between the old code and the "
-    "new, or move what is not deterministic into a @task; nothing was lost, and the execution continues when the code "
-    "fits again"
+    "iteration over a set of strings): put the old code back, let flux.patched('id') choose between the old code and "
+    "the new, or move what is not deterministic into a @task; nothing was lost, and the execution continues when the "
+    "code fits again"
 )
 _SHOWN = 200
 
