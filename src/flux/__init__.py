@@ -4,7 +4,7 @@ from flux.app import current as _current_app
 from flux.domain import ExecutionContext, ExecutionEvent, ExecutionEventType, ExecutionState
 from flux.engine.launcher import install as _install
 from flux.task import TaskMetadata, task
-from flux.tasks import call, pause
+from flux.tasks import call, patched, pause
 from flux.workflow import workflow
 
 _install(_current_app)
@@ -18,6 +18,7 @@ __all__ = [
     "ExecutionState",
     "TaskMetadata",
     "call",
+    "patched",
     "pause",
     "task",
     "workflow",

@@ -8,7 +8,7 @@ import atexit
 import concurrent.futures
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from flux.domain.redaction import Redactor
 from flux.engine import hosts
 from flux.engine.calls import refuse_in_body, refuse_secrets
 from flux.engine.children import scheduled
-from flux.engine.committer import ThreadCommitter
+from flux.engine.committer import Committer, ThreadCommitter
 from flux.engine.engine import Engine
 from flux.engine.launcher import MISSING
 from flux.engine.lease import Lease
@@ -44,35 +44,52 @@ if TYPE_CHECKING:
     from flux.secret_managers import SecretManager
 
 
+BlockOn = Callable[[Coroutine[Any, Any, ExecutionContext[Any]]], ExecutionContext[Any]]
+
+
 class App:
     """Runs workflows on one database.
 
     Args:
         settings: Where the database is, and how patient the engine is.
-        store: Another store than the one that the settings name (tests).
-        clock: Another clock (tests).
+        store: Another store than the one that the settings name.
+        clock: Another clock.
+        committer: Another way to write.
+        block_on: How `run` waits; another loop, for instance.
+        parts: Further parts of the engine, in place of those made here.  All of these are for tests.
     """
 
-    def __init__(self, settings: Settings, *, store: Store | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: Store | None = None,
+        clock: Clock | None = None,
+        committer: Committer | None = None,
+        block_on: BlockOn = hosts.block_on,
+        **parts: Any,
+    ) -> None:
         self.settings = settings
+        self._block_on = block_on
         self.store = store or _open_store(settings)
         self.clock = clock or SystemClock()
         self._lease = Lease(self.store, self.clock, self._superseded, self._renewed, seconds=settings.lease_seconds)
         self.processes = Processes()
-        parts = Parts(
-            store=self.store,
-            clock=self.clock,
-            lease=self._lease,
-            threads=Threads(),
-            processes=self.processes,
-            secrets=self.find_secrets,
-            cancel_grace_seconds=settings.cancel_grace_seconds,
-            unload_after_seconds=settings.unload_after_seconds,
-            history_limit_events=settings.history_limit_events,
-            replay_each_step=settings.replay_each_step,
-        )
-        committer = ThreadCommitter(self.store, patience_seconds=settings.store_patience_seconds)
-        self.engine = Engine(parts, committer)
+        made = {
+            "store": self.store,
+            "clock": self.clock,
+            "lease": self._lease,
+            "threads": Threads(),
+            "processes": self.processes,
+            "secrets": self.find_secrets,
+            "cancel_grace_seconds": settings.cancel_grace_seconds,
+            "unload_after_seconds": settings.unload_after_seconds,
+            "history_limit_events": settings.history_limit_events,
+            "guard_bodies": settings.guard_bodies,
+            "replay_each_step": settings.replay_each_step,
+        }
+        committer = committer or ThreadCommitter(self.store, patience_seconds=settings.store_patience_seconds)
+        self.engine = Engine(Parts(**{**made, **parts}), committer)
         self.background = hosts.Background()
 
     # -- running
@@ -80,7 +97,7 @@ class App:
     def run(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> ExecutionContext[Any]:
         """See `Workflow.run`."""
         _refuse_secrets(workflow, value)
-        return hosts.block_on(self._run(workflow, value, execution_id, inline=True))
+        return self._block_on(self._run(workflow, value, execution_id, inline=True))
 
     async def run_async(
         self, workflow: WorkflowDefinition, value: Any, execution_id: str | None
@@ -94,7 +111,7 @@ class App:
     ) -> ExecutionContext[Any]:
         """See `Workflow.resume`."""
         self.send_resume(execution_id, value, workflow=workflow.name, name=name)
-        return hosts.block_on(self.engine.run(workflow, execution_id, inline=True))
+        return self._block_on(self.engine.run(workflow, execution_id, inline=True))
 
     async def resume_async(
         self, workflow: WorkflowDefinition, execution_id: str, value: Any, name: str | None
@@ -114,7 +131,7 @@ class App:
         _check_workflow(row, workflow.name)
         if row.blocked_reason is not None:
             self.store.unblock(execution_id)  # Somebody asks for it: try again.
-        return hosts.block_on(self.engine.run(workflow, execution_id, inline=True))
+        return self._block_on(self.engine.run(workflow, execution_id, inline=True))
 
     def start(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> "Handle":
         """See `Workflow.start`."""
@@ -153,7 +170,7 @@ class App:
     def cancel(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionContext[Any]:
         """See `Workflow.cancel`."""
         self.send_cancel(execution_id, workflow=workflow.name)
-        return hosts.block_on(self.engine.run(workflow, execution_id, inline=True))
+        return self._block_on(self.engine.run(workflow, execution_id, inline=True))
 
     async def cancel_async(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionContext[Any]:
         """See `Workflow.cancel_async`."""

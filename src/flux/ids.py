@@ -5,11 +5,10 @@ import os
 import re
 import time
 
-from flux.errors import InvalidInputError
+from flux.errors import InvalidInputError, StoreError
 
 _ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,199}\Z")
-
-
+_FILE_NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,200}\Z")
 _OURS = re.compile(r"[0-9a-f]{32}\Z")
 
 
@@ -44,3 +43,15 @@ def check_id(execution_id: str) -> str:
             "beginning with a letter or a digit"
         )
     return execution_id
+
+
+def check_worker(worker: str) -> None:
+    """Refuse the id of a worker that could not name its lock file.
+
+    Raises:
+        StoreError: It is not 1 to 200 letters, digits and `_ . : @ -`.
+    """
+    if not _FILE_NAME.match(worker):
+        raise StoreError(
+            f"worker id {worker[:80]!r} cannot name its lock file: use 1 to 200 letters, digits and '_.:@-'"
+        )

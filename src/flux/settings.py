@@ -23,6 +23,7 @@ class Settings:
         unload_after_seconds: A longer wait for a timer unloads the execution meanwhile.
         store_patience_seconds: How long a failing disk is tried before the error is shown.
         history_limit_events: An execution with a longer history fails; from 10,000 on it is warned of.
+        guard_bodies: Refuse what a body would do to files, sockets and processes.
         replay_each_step: Replay the body after every step, to prove that it can be (tests).
     """
 
@@ -32,6 +33,7 @@ class Settings:
     unload_after_seconds: float = 10.0
     store_patience_seconds: float = 30.0
     history_limit_events: int = 500_000
+    guard_bodies: bool = True
     replay_each_step: bool = False
 
 

@@ -8,19 +8,21 @@ import pytest
 
 from flux.domain.events import ExecutionEvent, ExecutionEventType
 from flux.ports import Append, AppendResult, NewExecution, Store
+from flux.store.memory import Memory, MemoryStore
 from flux.store.sqlite import SqliteStore
 
 Opener = Callable[[], Store]
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "memory"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Opener]:
     """Opens the test's database: a second call stands for a second process."""
-    assert request.param == "sqlite"
     opened: list[Store] = []
+    memory = Memory()
 
     def opener() -> Store:
-        opened.append(SqliteStore(tmp_path / "flux" / "flux.db"))
+        is_sqlite = request.param == "sqlite"
+        opened.append(SqliteStore(tmp_path / "flux" / "flux.db") if is_sqlite else MemoryStore(memory))
         return opened[-1]
 
     yield opener

@@ -15,11 +15,11 @@ from flux.domain.execution import ExecutionState
 from flux.engine import loop as body_loop
 from flux.engine import patches
 from flux.errors import ExecutionConflictError, NonDeterminismError
-from flux.tasks import parallel, sleep
+from flux.tasks import parallel, pause, sleep, wait_for_signal
+from flux.testing.virtual_time import VirtualLoop
 from flux.workflow import Workflow
 from support.constructs import TABLE
 from support.simulation import EXECUTION, Process, Simulation, cuts, litter, plant
-from support.virtual_time import VirtualLoop
 from support.world import World, work
 
 Context = ExecutionContext[Any]
@@ -31,6 +31,18 @@ async def play(x: Any, seconds: float | None = None) -> Any:
     world = World.current
     await world.spend(world.act(x), seconds)
     return x
+
+
+@workflow
+async def child(ctx: Context) -> Any:
+    """An execution where there was a task."""
+    return await work(ctx.input, 1)
+
+
+@task.with_options(name="work")
+async def with_more_parameters(x: Any, seconds: float | None = None, label: str = "") -> Any:
+    """`work` with another signature."""
+    return [await work(x, seconds), label]
 
 
 async def original(ctx: Context) -> Any:
@@ -106,6 +118,46 @@ async def end_removed(ctx: Context) -> Any:
     return [*order, *await parallel(work("e", 1), work("f", 1.5))]
 
 
+async def task_made_a_pause(ctx: Context) -> Any:
+    return [await work("a", 1), await pause("b")]
+
+
+async def task_made_a_signal(ctx: Context) -> Any:
+    await work("a", 1)
+    try:
+        return await wait_for_signal("b", timeout=1)
+    except TimeoutError:
+        return "nobody signalled"
+
+
+async def task_made_a_child(ctx: Context) -> Any:
+    return [await work("a", 1), await child("b")]
+
+
+async def argument_added(ctx: Context) -> Any:
+    return [await work("a", 1), await with_more_parameters("b", 1, "second")]
+
+
+async def moved_into_a_parallel(ctx: Context) -> Any:
+    return [await work("a", 1), *await parallel(work("b", 1), work("c", 1), work("d", 2))]
+
+
+async def gather_grown_at_the_front(ctx: Context) -> Any:
+    a, b = await work("a", 1), await work("b", 1)
+    return [a, b, *await asyncio.gather(work("new", 1), work("c", 1), work("d", 2))]
+
+
+async def loop_made_longer(ctx: Context) -> Any:
+    order = [await work("a", 1), await work("b", 1), *await asyncio.gather(work("c", 1), work("d", 2))]
+    for _ in range(2):
+        await sleep(5)
+    return [*order, *await parallel(work("e", 1), work("f", 1.5)), await work("g", 1)]
+
+
+async def options_renamed(ctx: Context) -> Any:
+    return [await work("a", 1), await work.with_options(name="labour")("b", 1)]
+
+
 # Each change, and the call from whose first event on it can be seen.
 CHANGES: list[tuple[Callable[[Context], Any], str]] = [
     (inserted, "2"),
@@ -120,9 +172,17 @@ CHANGES: list[tuple[Callable[[Context], Any], str]] = [
     (timer_removed, "5"),
     (parallel_made_a_gather, "6"),
     (end_removed, "9"),
+    (task_made_a_pause, "2"),
+    (task_made_a_signal, "2"),
+    (task_made_a_child, "2"),
+    (argument_added, "2"),
+    (moved_into_a_parallel, "2"),
+    (gather_grown_at_the_front, "3"),
+    (loop_made_longer, "6"),
+    (options_renamed, "2"),
 ]
 
-SAME_OUTPUT = (parallel_made_a_gather, timer_removed)
+SAME_OUTPUT = (parallel_made_a_gather, timer_removed, loop_made_longer)
 
 
 def made(func: Callable[[Context], Any], version: str) -> Workflow[Any, Any]:

@@ -28,8 +28,8 @@ from flux.engine.threads import Threads
 from flux.ports import Append, AppendResult, Pause, Store
 from flux.settings import Settings
 from flux.store.sqlite import SqliteStore
+from flux.testing.virtual_time import EPOCH_US, VirtualLoop, VirtualTime
 from flux.workflow import Workflow
-from support.virtual_time import EPOCH_US, VirtualLoop, VirtualTime
 from support.world import World
 
 EXECUTION = "execution-1"  # Always: hashes of tasks are salted by it.

@@ -14,7 +14,7 @@ from flux import task
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.engine.calls import current_attempt
-from support.virtual_time import MICROSECONDS, VirtualTime
+from flux.testing.virtual_time import MICROSECONDS, VirtualTime
 
 LONGEST_US = 5 * MICROSECONDS
 

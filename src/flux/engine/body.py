@@ -23,10 +23,11 @@ from flux.engine import divergence, lineage
 from flux.engine.calls import PARENT, Call, Target, result_of
 from flux.engine.loop import BodyLoop, BodyTimer, FirmFuture
 from flux.engine.mailbox import Mailbox
-from flux.errors import NonDeterminismError
+from flux.errors import BodyError, NonDeterminismError
 
 MICROSECONDS = 1_000_000
 NO_ARGUMENTS = serde.encode_arguments({})
+_YES = serde.encode(True)
 
 
 class Decisions(Protocol):
@@ -100,13 +101,15 @@ class Body:
         self.mailbox = Mailbox()
         self.is_cancelled = False  # By WORKFLOW_CANCELLING.
         self._main: asyncio.Task[Any] | None = None
-        self.divergence: NonDeterminismError | None = None
+        self.divergence: NonDeterminismError | BodyError | None = None  # Why it cannot go on with this history.
         self.failure: BaseException | None = None  # What escaped the drain: a busy wait, SystemExit.
         self._context, self._history = context, history
         self._started_us, self._decisions = started_us, decisions
         self._calls = 0
         self._waiting: dict[str, Call] = {}
         self._combinators: dict[str, str] = {}
+        self._patches: dict[str, bool] = {}
+        self._last_recorded = 0  # The number of the last call that history knows.
         self._timers: dict[str, BodyTimer] = {}
         self._due: list[tuple[float, int, BodyTimer]] = []
         self._replaying = False
@@ -123,6 +126,7 @@ class Body:
         """
         deliveries = self._history.deliveries()
         self._replaying, self._deliveries_left = True, len(deliveries)
+        self._last_recorded = max((int(id_) for id_ in self._history.calls if id_.isdecimal()), default=0)
         self._begin()
         for event in deliveries:
             if self.divergence or self.failure:
@@ -208,6 +212,7 @@ class Body:
             raise
         except BaseException as error:  # noqa: BLE001 - SystemExit of a body fails its execution, not the process.
             self.failure = error
+        self.divergence = self.divergence or self.loop.impurity
 
     # -- what the body asks for
 
@@ -270,6 +275,25 @@ class Body:
         elif record.outcome.type is not outcome:
             self._diverged(divergence.other_end(record.outcome, outcome))
 
+    def is_patched(self, patch: str) -> bool:
+        """Whether this execution runs the code that has this patch: it does if it had it when it first came here.
+
+        The first answer counts, also in a loop.  A yes is recorded; a no needs no record, because history goes on
+        behind this place without one.
+        """
+        if patch not in self._patches:
+            self._patches[patch] = self._is_patched(serde.encode_arguments({"id": patch}))
+        return self._patches[patch]
+
+    def _is_patched(self, data: bytes) -> bool:
+        record = self._history.calls.get(str(self._calls + 1))
+        started = record.started if record is not None else None
+        is_recorded = started is not None and (started.name, started.data) == ("patched", data)
+        if not is_recorded and self._replaying and (self._deliveries_left or self._calls < self._last_recorded):
+            return False
+        self.combinator_ends(self.combinator_begins("patched", data), ExecutionEventType.TASK_COMPLETED, _YES)
+        return True
+
     def timer_armed(self, timer: BodyTimer) -> None:
         """Arming a timer writes nothing: its deadline is deterministic."""
         timer.call_id = self.next_call_id()
@@ -300,7 +324,7 @@ class Body:
 
     def _decide(self, decision: Callable[[], None], call_id: str, name: str) -> None:
         """Carry out a decision that is not recorded: at once when live, after the replay if it is the last step's."""
-        if self.loop.is_unloading:
+        if self.loop.is_unloading or self.loop.impurity:
             return
         if not self._replaying:
             decision()
@@ -313,7 +337,7 @@ class Body:
         """Carry out a decision whose outcome is not recorded: at once when live, after the replay in its order."""
         if self._replaying:
             self._withheld.append(decision)
-        else:
+        elif not self.loop.impurity:
             decision()
 
     async def _cancel(self, call: Call) -> None:

@@ -1,17 +1,16 @@
 """What is said when a body does not fit its history: the recorded and the actual, the line, and the ways out."""
 
-import sys
-from types import FrameType
-
 from flux import serde
 from flux.domain.events import ExecutionEvent, ExecutionEventType
 from flux.domain.history import History
+from flux.engine.lines import running_line
 from flux.errors import NonDeterminismError
 
 WAYS_OUT = (
     "The code was changed while this execution was in flight, or its body is not deterministic (clock, random, "
-    "iteration over a set of strings): put the old code back, or move what is not deterministic into a @task; nothing "
-    "was lost, and the execution continues when the code fits again"
+    "iteration over a set of strings): put the old code back, let flux.patched('id') choose between the old code and "
+    "the new, or move what is not deterministic into a @task; nothing was lost, and the execution continues when the "
+    "code fits again"
 )
 _SHOWN = 200
 
@@ -44,7 +43,7 @@ def not_made(recorded: ExecutionEvent) -> NonDeterminismError:
 
 def _error(what: str, recorded: ExecutionEvent | None) -> NonDeterminismError:
     place = f" (event {recorded.seq}, call {recorded.call_id})" if recorded is not None else ""
-    line = _user_line()
+    line = running_line()
     return NonDeterminismError(f"{what}{place}{f', at {line}' if line else ''}. {WAYS_OUT}")
 
 
@@ -57,16 +56,3 @@ def _call(name: str, data: bytes | None) -> str:
     except Exception:  # noqa: BLE001 - a message must not fail for a value that cannot be shown.
         text = "…"
     return f"{name}({text[:_SHOWN]})"
-
-
-def _user_line() -> str:
-    """The innermost line outside this package that is running now: the body's, while it is drained."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        module = frame.f_globals.get("__name__", "")
-        if module.partition(".")[0] not in {"flux", "asyncio", "contextlib"}:
-            return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        if module == "flux.engine.runner":
-            return ""
-        frame = frame.f_back
-    return ""

@@ -10,7 +10,7 @@ from typing import Any
 from flux.domain.definitions import WorkflowDefinition
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
-from flux.engine import patches
+from flux.engine import guard, patches
 from flux.engine.committer import Committer
 from flux.engine.inbox import Post
 from flux.engine.journal import Journal
@@ -45,6 +45,8 @@ class Engine:
 
     def __init__(self, parts: Parts, committer: Committer) -> None:
         self._parts, self._committer = parts, committer
+        if parts.guard_bodies:
+            guard.install()
         self._hosts: dict[asyncio.AbstractEventLoop, _Host] = {}
         self._runners: dict[str, set[Runner]] = {}
         self._owed: list[Runner] = []  # Whose executions could not be given back.

@@ -96,14 +96,17 @@ class LoadingStopped(BaseException):
     """
 
 
-_find: Callable[[], Launcher] | None = None
+Find = Callable[[], Launcher]
+
+_find: Find | None = None
 _is_loading = False
 
 
-def install(find: Callable[[], Launcher]) -> None:
-    """Fill the slot: `find` returns the launcher of the working directory."""
-    global _find  # noqa: PLW0603 - the one slot.
-    _find = find
+def install(find: Find | None) -> Find | None:
+    """Fill the slot: `find` returns the launcher of the working directory.  Returns what was there before."""
+    global _find
+    before, _find = _find, find
+    return before
 
 
 def set_loading(*, is_loading: bool) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
+from flux.engine.lines import suspended_line
 from flux.errors import BodyError, InvalidValueError
 
 logger = logging.getLogger("flux.body")
@@ -112,6 +113,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         self._refusals = 0
         self._task_factory: Any = None
         self._spins = self._armed = 0
+        self.impurity: BodyError | None = None  # What the body did to the world, as the guard saw it.
         self.current_drain: Drain | None = None  # Read by the watch, from its own thread.
 
     # -- what stdlib asyncio asks of a loop
@@ -324,7 +326,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         return has_moved
 
     def _describe_busy_wait(self) -> str:
-        lines = [_where(task) for task in self.live_tasks if _where(task)]
+        lines = [line for task in self.live_tasks if (line := suspended_line(task))]
         return (
             f"the workflow body took {BUSY_WAIT_HANDLES:,} turns without waiting for anything outside it "
             f"(at {', '.join(lines[:3]) or 'an unknown line'}): wait for a task, a timer, an asyncio.Event or a future "
@@ -354,7 +356,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
             for task, context in list(self._alive.items()):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # It is destroyed on purpose.
                 if not _close(task.get_coro(), context):
-                    logger.warning("a coroutine of an unloaded workflow body refuses to end: %s", _where(task))
+                    logger.warning("a coroutine of an unloaded workflow body refuses to end: %s", suspended_line(task))
             while self._generators:  # Each must be gone while this loop still runs, or the host would finalise it.
                 _close_generator(self._generators.pop(0))
             self._alive.clear()
@@ -388,17 +390,6 @@ def _close_generator(generator: Any) -> None:
 
 def _eager_task(loop: BodyLoop, coro: Any, **options: Any) -> BodyTask:
     return BodyTask(coro, loop=loop, eager_start=True, **options)
-
-
-def _where(task: asyncio.Task[Any]) -> str:
-    """The line at which a task is suspended: the innermost one that is the user's."""
-    coroutine: Any = task.get_coro()
-    line = ""
-    while coroutine is not None and (frame := getattr(coroutine, "cr_frame", None)) is not None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in {"asyncio", "contextlib", "flux"}:
-            line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        coroutine = coroutine.cr_await
-    return line
 
 
 def _refuse(name: str) -> NoReturn:

@@ -23,6 +23,7 @@ class Parts:
         unload_after_seconds: An execution that waits longer than this for a timer is unloaded meanwhile.
         history_limit_events: A longer history fails its execution.
         news_seconds: How often to look for messages.
+        guard_bodies: Refuse what a body would do to files, sockets and processes.
         replay_each_step: Drop the body after every step and replay it, to prove that replay is exact (tests).
     """
 
@@ -36,4 +37,5 @@ class Parts:
     unload_after_seconds: float = 10.0
     history_limit_events: int = 500_000
     news_seconds: float = 0.05
+    guard_bodies: bool = True
     replay_each_step: bool = False

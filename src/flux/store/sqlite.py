@@ -2,7 +2,6 @@
 
 import json
 import logging
-import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -13,6 +12,7 @@ from typing import Any
 from flux.domain.events import ExecutionEvent
 from flux.domain.execution import ExecutionState
 from flux.errors import StoreError
+from flux.ids import check_worker
 from flux.ports import (
     Append,
     AppendResult,
@@ -43,7 +43,6 @@ _UNSTORABLE = (
     TypeError,
     ValueError,
 )
-_FILE_NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,200}\Z")
 _NUMBERS_KEPT = 100_000
 
 EventRows = list[tuple[Any, ...]]
@@ -394,10 +393,7 @@ class SqliteStore:
 
     def _hold_life(self, worker: str) -> None:
         """Hold the lock that proves a worker's life, in place of one that a rescue took from under us."""
-        if not _FILE_NAME.match(worker):
-            raise StoreError(
-                f"worker id {worker[:80]!r} cannot name its lock file: use 1 to 200 letters, digits and '_.:@-'"
-            )
+        check_worker(worker)
         if worker in self._workers:
             self._workers.pop(worker).close()
         path = self._life_path(worker)

@@ -4,6 +4,7 @@ from flux.tasks.call import call
 from flux.tasks.continue_as_new import continue_as_new
 from flux.tasks.graph import Graph
 from flux.tasks.parallel import parallel
+from flux.tasks.patched import patched
 from flux.tasks.pause import pause
 from flux.tasks.pipeline import pipeline
 from flux.tasks.progress import progress
@@ -18,6 +19,7 @@ __all__ = [
     "continue_as_new",
     "now",
     "parallel",
+    "patched",
     "pause",
     "pipeline",
     "progress",

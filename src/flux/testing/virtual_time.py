@@ -3,6 +3,7 @@
 import asyncio
 import math
 import selectors
+from datetime import timedelta
 from typing import Any
 
 EPOCH_US = 1_767_225_600_000_000  # 2026-01-01, so that no test depends on the day.
@@ -19,6 +20,11 @@ class VirtualTime:
 
     def __init__(self, us: int = 0) -> None:
         self.us = us
+
+    @property
+    def elapsed(self) -> timedelta:
+        """How much time has passed."""
+        return timedelta(microseconds=self.us)
 
     def now(self) -> int:
         return EPOCH_US + self.us
