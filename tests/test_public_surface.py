@@ -18,9 +18,10 @@ import flux.tasks
 TASK, WORKFLOW = sys.modules["flux.task"], sys.modules["flux.workflow"]
 
 SURFACE = {
-    flux: "ExecutionContext ExecutionEvent ExecutionEventType ExecutionState TaskMetadata call pause task workflow",
-    flux.tasks: "Graph call choice continue_as_new now parallel pause pipeline progress randint randrange sleep uuid4 "
-    "wait_for_signal",
+    flux: "ExecutionContext ExecutionEvent ExecutionEventType ExecutionState TaskMetadata call patched pause "
+    "task workflow",
+    flux.tasks: "Graph call choice continue_as_new now parallel patched pause pipeline progress randint randrange "
+    "sleep uuid4 wait_for_signal",
     flux.domain: "ExecutionContext ExecutionEvent ExecutionEventType ExecutionState",
     flux.domain.events: "ExecutionEvent ExecutionEventType ExecutionState",
     flux.output_storage: "InlineOutputStorage LocalFileStorage OutputStorage OutputStorageReference",

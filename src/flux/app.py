@@ -3,9 +3,8 @@
 An app is one store and the engine that works on it; there is one for each database that a process uses.
 """
 
-import asyncio
 import atexit
-import concurrent.futures
+import functools
 import os
 import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -24,6 +23,7 @@ from flux.engine.calls import refuse_in_body, refuse_secrets
 from flux.engine.children import scheduled
 from flux.engine.committer import Committer, ThreadCommitter
 from flux.engine.engine import Engine
+from flux.engine.handle import Handle
 from flux.engine.launcher import MISSING
 from flux.engine.lease import Lease
 from flux.engine.parts import Parts
@@ -133,7 +133,7 @@ class App:
             self.store.unblock(execution_id)  # Somebody asks for it: try again.
         return self._block_on(self.engine.run(workflow, execution_id, inline=True))
 
-    def start(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> "Handle":
+    def start(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> Handle:
         """See `Workflow.start`."""
         _refuse_secrets(workflow, value)
         row = self.get(check_id(execution_id)) if execution_id is not None else None
@@ -152,14 +152,25 @@ class App:
         else:
             self._check_same(row, workflow, value)
             execution_id = row.execution_id
-        handle = Handle(self, workflow, execution_id)
+        handle = self._handle(workflow, execution_id)
         handle.run()
         return handle
 
-    def execution(self, workflow: WorkflowDefinition, execution_id: str) -> "Handle":
+    def execution(self, workflow: WorkflowDefinition, execution_id: str) -> Handle:
         """See `Workflow.execution`."""
         _check_workflow(self.row(check_id(execution_id)), workflow.name)
-        return Handle(self, workflow, execution_id)
+        return self._handle(workflow, execution_id)
+
+    def _handle(self, workflow: WorkflowDefinition, execution_id: str) -> Handle:
+        def start() -> hosts.Running:
+            return self.background.spawn(self.engine.run(workflow, execution_id))
+
+        return Handle(
+            execution_id,
+            start,
+            send_signal=functools.partial(self.send_signal, execution_id, workflow=workflow.name),
+            send_cancel=functools.partial(self.send_cancel, execution_id, workflow=workflow.name),
+        )
 
     def signal(
         self, workflow: WorkflowDefinition, execution_id: str, name: str, value: Any, client_id: str | None
@@ -374,55 +385,6 @@ class App:
 
     def _renewed(self) -> None:
         self.engine.give_back_owed()
-
-
-class Handle:
-    """An execution that runs, or can be run, on its own.
-
-    Attributes:
-        execution_id: By which it is known.
-    """
-
-    def __init__(self, app: App, workflow: WorkflowDefinition, execution_id: str) -> None:
-        self.execution_id = execution_id
-        self._app, self._workflow = app, workflow
-        self._running: hosts.Running | None = None
-
-    async def result(self) -> ExecutionContext[Any]:
-        """Wait until it is finished or paused."""
-        running = self.run()
-        if isinstance(running, concurrent.futures.Future):
-            return await asyncio.shield(asyncio.wrap_future(running))
-        return await asyncio.shield(running)
-
-    def wait(self, timeout: float | None = None) -> ExecutionContext[Any]:
-        """Block this thread until it is finished or paused, at most `timeout` seconds."""
-        running = self.run()
-        if isinstance(running, concurrent.futures.Future):
-            return running.result(timeout)
-        raise ExecutionConflictError(
-            "the execution runs on this thread's event loop, which wait() would block: use 'await handle.result()'"
-        )
-
-    def signal(self, name: str, value: Any = None, *, client_id: str | None = None) -> None:
-        """Send it a signal; see `Workflow.signal`."""
-        self._app.send_signal(self.execution_id, name, value, workflow=self._workflow.name, client_id=client_id)
-
-    def cancel(self) -> None:
-        """Ask it to cancel; `result` tells how it ended."""
-        self._app.send_cancel(self.execution_id, workflow=self._workflow.name)
-
-    def run(self) -> hosts.Running:
-        """What runs it here; one that was paused is tried again: it may have been answered."""
-        running = self._running
-        if running is None or (running.done() and not _is_settled(running)):
-            work = self._app.engine.run(self._workflow, self.execution_id)
-            running = self._running = self._app.background.spawn(work)
-        return running
-
-
-def _is_settled(running: hosts.Running) -> bool:
-    return running.cancelled() or running.exception() is not None or running.result().has_finished
 
 
 _apps: dict[Path, App] = {}

@@ -14,6 +14,7 @@ from flux import __version__
 from flux.cli import output
 from flux.cli.doctor import doctor
 from flux.cli.executions import executions
+from flux.cli.lint import lint_files
 from flux.cli.output import CommandError, Exit, PipeClosed
 from flux.cli.run import run
 from flux.cli.secrets import secrets
@@ -28,6 +29,7 @@ application = typer.Typer(
 )
 application.command()(run)
 application.command()(doctor)
+application.command("lint")(lint_files)
 application.add_typer(executions, name="executions")
 application.add_typer(secrets, name="secrets")
 

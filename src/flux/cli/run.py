@@ -6,6 +6,7 @@ import typer
 
 from flux import app as composition
 from flux.cli import inputs, loading, output
+from flux.cli.lint import warn_of
 from flux.domain.execution_context import ExecutionContext
 from flux.engine.launcher import MISSING
 from flux.ids import check_id, new_id
@@ -53,6 +54,8 @@ def run(
     app = composition.current()
     row = app.get(known_id) if known_id is not None else None
     new = known_id or new_id()
+    if row is None and not app.store.list(workflow=workflow.name, limit=1):
+        warn_of(named.source)
     if row is None and value is MISSING:
         value = None  # An unknown id without an input is started, with None.
     again = output.command("run", str(named), *([input_] if input_ is not None else []), "--id", new)

@@ -1,4 +1,4 @@
-"""The event loops that executions run on where the caller brings none, and the handle of one that runs on its own."""
+"""The event loops that executions run on where the caller brings none."""
 
 import asyncio
 import concurrent.futures
