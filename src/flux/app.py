@@ -22,12 +22,10 @@ from flux.engine import hosts
 from flux.engine.calls import refuse_in_body, refuse_secrets
 from flux.engine.children import scheduled
 from flux.engine.committer import Committer, ThreadCommitter
-from flux.engine.engine import Engine
 from flux.engine.handle import Handle
 from flux.engine.launcher import MISSING
 from flux.engine.lease import Lease
 from flux.engine.parts import Parts
-from flux.engine.processes import Processes
 from flux.engine.threads import Threads
 from flux.errors import (
     ExecutionConflictError,
@@ -37,11 +35,11 @@ from flux.errors import (
 )
 from flux.ids import check_id, new_id
 from flux.ports import AppendResult, ExecutionRow, MessageKind, NewExecution, Store
-from flux.settings import Settings, load
 from flux.workflow import encode_input
 
 if TYPE_CHECKING:
     from flux.secret_managers import SecretManager
+    from flux.settings import Settings
 
 
 BlockOn = Callable[[Coroutine[Any, Any, ExecutionContext[Any]]], ExecutionContext[Any]]
@@ -61,7 +59,7 @@ class App:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: "Settings",
         *,
         store: Store | None = None,
         clock: Clock | None = None,
@@ -69,6 +67,9 @@ class App:
         block_on: BlockOn = hosts.block_on,
         **parts: Any,
     ) -> None:
+        from flux.engine.engine import Engine  # The larger half of Flux: whoever only imports it need not wait.
+        from flux.engine.processes import Processes
+
         self.settings = settings
         self._block_on = block_on
         self.store = store or _open_store(settings)
@@ -394,6 +395,8 @@ _lock = threading.Lock()
 
 def current() -> App:
     """The app of the working directory's settings, made when it is first needed."""
+    from flux.settings import load
+
     settings = load()
     key = settings.database.resolve()
     with _lock:
@@ -430,7 +433,7 @@ serde.install_keys(_signing_keys)
 os.register_at_fork(after_in_child=_forget_after_fork)
 
 
-def _open_store(settings: Settings) -> Store:
+def _open_store(settings: "Settings") -> Store:
     from flux.store.sqlite import SqliteStore
 
     return SqliteStore(settings.database)
