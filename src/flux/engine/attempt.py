@@ -31,11 +31,13 @@ class Attempt:
         call: Of which this is an attempt.
         part: "" for an attempt of the task itself, else "fallback/" or "rollback/": their calls are told apart.
         since: The seq of the event that began it.
+        came_to_us: For one that another process began: when that was.  Simulations let it go on from there.
     """
 
-    def __init__(self, calls: "OpenCalls", call: Call, part: str, since: int) -> None:
+    def __init__(self, calls: "OpenCalls", call: Call, part: str, since: int, came_to_us: int | None) -> None:
         self.call = call
         self.is_over = False
+        self.came_to_us = came_to_us
         self._calls, self._since = calls, since
         self._prefix = f"{call.id}/{part}"
         self._root = Branch(self)
@@ -74,6 +76,7 @@ class Attempt:
             await self._calls.until_live()
         call_id, answer = self._look_up(branch, target, name, arguments.data)
         if answer is not None:
+            self._came_to(answer)
             await self._calls.until_durable()
             return _value_of(answer)
         future = self._calls.host.create_future()
@@ -90,8 +93,13 @@ class Attempt:
     def answered(self, call: Call, event: ExecutionEvent) -> None:
         """A call has ended: hand its outcome over when that is durable."""
         self._open.pop(call.id, None)
+        self._came_to(event)
         future = call.future
         self._calls.when_durable(lambda: _settle(future, call, event))
+
+    def _came_to(self, event: ExecutionEvent) -> None:
+        if self.came_to_us is not None:
+            self.came_to_us = max(self.came_to_us, event.time_us)
 
     def _check(self, name: str) -> None:
         here = asyncio.get_running_loop()

@@ -87,6 +87,11 @@ class Runner:
         body = self._body
         return body.loop.current_drain if body is not None else None
 
+    @property
+    def line(self) -> str:
+        """Where the body waits, as "file:line"; empty if it does not."""
+        return self._body.line if self._body is not None else ""
+
     # -- its life
 
     def begin(self) -> None:
