@@ -16,8 +16,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 MODULE_LINES, FUNCTION_LINES, POSITIONAL_PARAMETERS, PACKAGE_LINES, STORE_METHODS = 500, 70, 7, 15_000, 25
 LATE_IMPORTS_ALLOWED = {"app.py"}  # The composition root; below cli/ as well.
-# Imported by users, by `python -m`, by the installed command, or by a child process.
-ENTRY_POINTS = {"flux", "flux.__main__", "flux.cli.main", "flux.domain", "flux.engine.process_child"}
+# Imported by users, by `python -m`, by the installed command, by pytest, or by a child process.
+ENTRY_POINTS = {
+    *("flux", "flux.__main__", "flux.cli.main", "flux.domain", "flux.engine.process_child", "flux.testing.plugin")
+}
 VAGUE_NAMES = {"utils", "util", "common", "helpers", "managers", "misc"}
 MADE_BY_TOOLS = {".venv", ".git", "__pycache__", ".hypothesis", ".mypy_cache", ".ruff_cache"}
 NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}

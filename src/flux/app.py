@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from flux.secret_managers import SecretManager
     from flux.settings import Settings
 
-
+MICROSECONDS = 1_000_000
 BlockOn = Callable[[Coroutine[Any, Any, ExecutionContext[Any]]], ExecutionContext[Any]]
 
 
@@ -92,6 +92,7 @@ class App:
         committer = committer or ThreadCommitter(self.store, patience_seconds=settings.store_patience_seconds)
         self.engine = Engine(Parts(**{**made, **parts}), committer)
         self.background = hosts.Background()
+        self._created_at, self._creating = 0, threading.Lock()
 
     # -- running
 
@@ -240,12 +241,19 @@ class App:
         create = NewExecution(
             workflow=workflow.name,
             version=workflow.version,
-            created_at=self.clock.now(),
+            created_at=self._next_moment(),
             location=workflow.location,
             start_digest=workflow.start_digest(data),
             worker=worker,
         )
         return create, data
+
+    def _next_moment(self) -> int:
+        """The time, but no time twice: two creations under one id would be taken for one that was sent again."""
+        with self._creating:
+            now, last = self.clock.now(), self._created_at
+            self._created_at = last + 1 if last - MICROSECONDS < now <= last else now
+            return self._created_at
 
     # -- what is known of executions
 

@@ -1,9 +1,9 @@
 """Documents as programs: their Python blocks are executed, their console blocks are typed into a shell.
 
 Each document runs in an empty directory, top to bottom, and its blocks share a namespace. A Python or TOML block whose
-first line is a comment with a file's name is also that file; with ", continued" it is added to the file's end. Of a
-console block the output is compared: `...` stands for anything, as do durations, times, process ids and ids of
-executions for any other.
+first line is a comment with a file's name is also that file; with ", continued" it is added to the file's end. One that
+is named test_… is only that file: it is for pytest. Of a console block the output is compared: `...` stands for
+anything, as do durations, times, process ids and ids of executions for any other.
 """
 
 import doctest
@@ -63,15 +63,17 @@ def run(path: Path, directory: Path) -> int:
 
 
 class _Both:
-    """Writes a block that names a file, and executes it."""
+    """Writes a block that names a file, and executes it, unless it is for pytest."""
 
     def __init__(self, execute: Callable[[Example], None]) -> None:
         self._execute = execute
 
     def __call__(self, example: Example) -> None:
-        if FILE_NAME.match(example.parsed):
+        header = FILE_NAME.match(example.parsed)
+        if header:
             _write(example)
-        self._execute(example)
+        if not header or not header[1].startswith("test_"):
+            self._execute(example)
 
 
 def _write(example: Example) -> None:

@@ -18,6 +18,7 @@ WITHHELD = serde.encode("[the arguments held a secret]")
 
 _OUTCOMES = frozenset({Type.TASK_COMPLETED, Type.TASK_FAILED, Type.TASK_CANCELLED, Type.TIMER_FIRED})
 _ROLLED_BACK = frozenset({Type.TASK_ROLLBACK_COMPLETED, Type.TASK_ROLLBACK_FAILED})
+_ENDS = frozenset({Type.WORKFLOW_COMPLETED, Type.WORKFLOW_FAILED, Type.WORKFLOW_CANCELLED})
 _TO_THE_WORKFLOW = frozenset({Type.WORKFLOW_CANCELLING, Type.WORKFLOW_SIGNALLED})
 
 
@@ -92,6 +93,11 @@ class History:
     def last_seq(self) -> int:
         """The seq of the newest event; 0 if there is none."""
         return self.events[-1].seq if self.events else 0
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing follows any more."""
+        return bool(self.events) and self.events[-1].type in _ENDS
 
     def deliveries(self) -> list[ExecutionEvent]:
         """What the body was given, in the order in which it was given."""

@@ -35,12 +35,14 @@ class Attempt:
         call: Of which this is an attempt.
         part: "" for an attempt of the task itself, else "fallback/" or "rollback/": their calls are told apart.
         since: The seq of the event that began it.
+        came_to_us: For one that another process began: when that was.  Simulations let it go on from there.
     """
 
-    def __init__(self, calls: "OpenCalls", call: Call, part: str, since: int) -> None:
+    def __init__(self, calls: "OpenCalls", call: Call, part: str, since: int, came_to_us: int | None) -> None:
         self.call = call
         self.is_over = False
         self.redactor: Redactor | None = None  # Knows the secrets that the code of this attempt has been given.
+        self.came_to_us = came_to_us
         self._calls, self._since = calls, since
         self._prefix = f"{call.id}/{part}"
         self._root = Branch(self)
@@ -88,6 +90,7 @@ class Attempt:
             if answer is None:
                 value = await self._make(call_id, name, branch, target, arguments)
                 continue
+            self._came_to(answer)
             await self._calls.until_durable()
             if answer.type is not Type.TASK_COMPLETED:
                 raise answer.value_copy()
@@ -119,8 +122,13 @@ class Attempt:
     def answered(self, call: Call, event: ExecutionEvent) -> None:
         """A call has ended: hand its outcome over when that is durable."""
         self._open.pop(call.id, None)
+        self._came_to(event)
         future = call.future
         self._calls.when_durable(lambda: _settle(future, call, event))
+
+    def _came_to(self, event: ExecutionEvent) -> None:
+        if self.came_to_us is not None:
+            self.came_to_us = max(self.came_to_us, event.time_us)
 
     def _check(self, name: str) -> None:
         here = asyncio.get_running_loop()

@@ -21,6 +21,7 @@ from flux.domain.execution_context import ExecutionContext
 from flux.domain.history import History
 from flux.engine import divergence, lineage
 from flux.engine.calls import PARENT, Call, Target, result_of
+from flux.engine.lines import suspended_line
 from flux.engine.loop import BodyLoop, BodyTimer, FirmFuture
 from flux.engine.mailbox import Mailbox
 from flux.errors import BodyError, NonDeterminismError
@@ -166,6 +167,11 @@ class Body:
         """When a timer is due, in microseconds since the epoch."""
         return self._started_us + round(timer.when() * MICROSECONDS)
 
+    @property
+    def line(self) -> str:
+        """Where it waits, as "file:line"; empty if it has ended."""
+        return next((line for task in self.loop.live_tasks if (line := suspended_line(task))), "")
+
     def is_waiting_for(self, call: Call) -> bool:
         """Whether the outcome of a call would still be delivered."""
         return self._waiting.get(call.id) is call
@@ -263,7 +269,7 @@ class Body:
         if record is None or record.started is None:
             self._decide(lambda: self._decisions.combinator_began(call_id, name, data, parent), call_id, name)
         elif record.started.name != name or record.started.data != data:
-            self._diverged(divergence.other_call(record.started, name, data))
+            self._diverged(divergence.other_call(record.started, name, data, self.line))
         return call_id
 
     def combinator_ends(self, call_id: str, outcome: ExecutionEventType, data: bytes) -> None:
@@ -289,7 +295,8 @@ class Body:
         record = self._history.calls.get(str(self._calls + 1))
         started = record.started if record is not None else None
         is_recorded = started is not None and (started.name, started.data) == ("patched", data)
-        if not is_recorded and self._replaying and (self._deliveries_left or self._calls < self._last_recorded):
+        goes_on = self._deliveries_left or self._calls < self._last_recorded or self._history.is_finished
+        if not is_recorded and self._replaying and goes_on:
             return False
         self.combinator_ends(self.combinator_begins("patched", data), ExecutionEventType.TASK_COMPLETED, _YES)
         return True
@@ -301,7 +308,7 @@ class Body:
         heapq.heappush(self._due, (timer.when(), self._calls, timer))
         record = self._history.calls.get(timer.call_id)
         if record is not None and record.started is not None:
-            self._diverged(divergence.other_call(record.started, "timer", None))
+            self._diverged(divergence.other_call(record.started, "timer", None, self.line))
 
     def timer_cancelled(self, timer: BodyTimer) -> None:
         """The body needs it no more."""
@@ -318,7 +325,7 @@ class Body:
         elif record.started is None:
             self._diverged(divergence.not_a_timer(record.outcome, call.name))
         elif not record.is_start_of(call.name, call.arguments.data):
-            self._diverged(divergence.other_call(record.started, call.name, call.arguments.data))
+            self._diverged(divergence.other_call(record.started, call.name, call.arguments.data, self.line))
         elif record.outcome is None:
             self._decide_again(lambda: self._decisions.call_made(call))
 
@@ -331,7 +338,7 @@ class Body:
         elif self._deliveries_left == 0:
             self._withheld.append(decision)
         else:
-            self._diverged(divergence.not_recorded(call_id, name, self._history))
+            self._diverged(divergence.not_recorded(call_id, name, self._history, self.line))
 
     def _decide_again(self, decision: Callable[[], None]) -> None:
         """Carry out a decision whose outcome is not recorded: at once when live, after the replay in its order."""
@@ -355,7 +362,7 @@ class Body:
         call = self._waiting.pop(event.call_id, None)
         if call is None:
             if not event.call_id.isdecimal() or int(event.call_id) > self._calls:
-                self._diverged(divergence.not_made(event))
+                self._diverged(divergence.not_made(event, self.line))
             return
         future = call.future
         if future.done():
@@ -384,13 +391,13 @@ class Body:
             self.loop.advance(timer.when())
             self.loop.fire(timer)
         elif int(event.call_id) > self._calls or event.call_id in self._waiting:
-            self._diverged(divergence.not_made(event))
+            self._diverged(divergence.not_made(event, self.line))
 
     def _check_all_made(self) -> None:
         """Every recorded start must have been made, or something the code did is no longer in the code."""
         for call_id, record in self._history.calls.items():
             if record.started is not None and call_id.isdecimal() and int(call_id) > self._calls:
-                self._diverged(divergence.not_made(record.started))
+                self._diverged(divergence.not_made(record.started, self.line))
                 return
 
     def _diverged(self, error: NonDeterminismError) -> None:

@@ -31,8 +31,8 @@ class ParentRun(Protocol):
 
     execution_id: str
 
-    def child_finished(self) -> None:
-        """A child has finished: its message is in the inbox."""
+    def nudge(self) -> None:
+        """Look into the inbox now: a child has finished, and its message is there."""
         ...
 
     def look(self) -> None:
@@ -139,7 +139,7 @@ class Children:
             watch.open()
             self._parent.guard(self._parent.look)
         else:
-            self._parent.guard(self._parent.child_finished)
+            self._parent.nudge()
 
 
 def scheduled(execution_id: str, create: NewExecution, input_data: bytes) -> Append:

@@ -15,9 +15,14 @@ WAYS_OUT = (
 _SHOWN = 200
 
 
-def other_call(recorded: ExecutionEvent, name: str, data: bytes | None) -> NonDeterminismError:
-    """The code made another call than the recorded one."""
-    return _error(f"history has {_call(recorded.name, recorded.data)}, the code made {_call(name, data)}", recorded)
+def other_call(recorded: ExecutionEvent, name: str, data: bytes | None, line: str) -> NonDeterminismError:
+    """The code made another call than the recorded one.
+
+    Args:
+        line: Where the body waits, in case no line of it is running.
+    """
+    actual = f"the code made {_call(name, data)}"
+    return _error(f"history has {_call(recorded.name, recorded.data)}, {actual}", recorded, line)
 
 
 def not_a_timer(recorded: ExecutionEvent | None, name: str) -> NonDeterminismError:
@@ -30,20 +35,29 @@ def other_end(recorded: ExecutionEvent, outcome: ExecutionEventType) -> NonDeter
     return _error(f"history ended {recorded.name!r} with {recorded.type}, the code with {outcome}", recorded)
 
 
-def not_recorded(call_id: str, name: str, history: History) -> NonDeterminismError:
+def not_recorded(call_id: str, name: str, history: History, line: str) -> NonDeterminismError:
     """The code made a call that history does not have at this place."""
     after = next((e for e in history.events if e.call_id == call_id), None)
-    return _error(f"the code called {name!r} as call {call_id}, history has no such call there", after)
+    return _error(f"the code called {name!r} as call {call_id}, history has no such call there", after, line)
 
 
-def not_made(recorded: ExecutionEvent) -> NonDeterminismError:
-    """History has a call that the code did not make."""
-    return _error(f"history has {_call(recorded.name, recorded.data)}, the code did not make that call", recorded)
+def not_made(recorded: ExecutionEvent, line: str) -> NonDeterminismError:
+    """History has a call that the code, which waits at this line, did not make."""
+    return _error(f"history has {_call(recorded.name, recorded.data)}, the code did not make that call", recorded, line)
 
 
-def _error(what: str, recorded: ExecutionEvent | None) -> NonDeterminismError:
-    place = f" (event {recorded.seq}, call {recorded.call_id})" if recorded is not None else ""
-    line = running_line()
+def other_ending(
+    recorded: ExecutionEvent, what: str, name: str = "", data: bytes | None = None, line: str = ""
+) -> NonDeterminismError:
+    """A history is finished, and the code ends otherwise, or goes on."""
+    actual = f"{what} {_call(name, data)}" if name else what
+    return _error(f"history ended with {_call(recorded.type, recorded.data)}, the code {actual}", recorded, line)
+
+
+def _error(what: str, recorded: ExecutionEvent | None, line: str = "") -> NonDeterminismError:
+    call = f", call {recorded.call_id}" if recorded is not None and recorded.call_id else ""
+    place = f" (event {recorded.seq}{call})" if recorded is not None else ""
+    line = running_line() or line
     return NonDeterminismError(f"{what}{place}{f', at {line}' if line else ''}. {WAYS_OUT}")
 
 

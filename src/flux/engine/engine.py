@@ -102,6 +102,11 @@ class Engine:
         events = self._parts.store.events(row.execution_id)
         return ExecutionContext(row.execution_id, row.workflow, events, row.state)
 
+    def line_of(self, execution_id: str) -> str:
+        """Where the body of an execution that runs here waits, as "file:line"; empty if none does."""
+        lines = (runner.line for runner in tuple(self._runners.get(execution_id, ())))
+        return next(filter(None, lines), "")
+
     def abandon_all(self) -> None:
         """The process was taken for dead: its runners stop, each on its own loop (safe from any thread)."""
         with self._lock:
@@ -147,6 +152,7 @@ class Engine:
             return await asyncio.shield(runner.done)  # A cancelled wait must not cancel what is waited for.
         except asyncio.CancelledError:  # Ctrl-C, or a closing loop: never a fact.
             await _uninterrupted(runner.release())
+            runner.done.cancel()  # Others may wait for it.
             raise
         except Exception:
             if not runner.free():
@@ -252,6 +258,11 @@ class Engine:
         store, clock = self._parts.store, self._parts.clock
         if row.blocked_reason is not None and row.blocked_version in {None, workflow.version}:
             raise ExecutionConflictError(f"execution {row.execution_id!r} is blocked: {row.blocked_reason}")
+        with self._lock:
+            here = [each.done for each in self._runners.get(row.execution_id, ()) if _is_of_this_loop(each.done)]
+        if here:  # Somebody else on this loop runs it.
+            await asyncio.wait(here, return_when=asyncio.FIRST_COMPLETED)
+            return
         rescue_at = 0.0
         while True:
             if row.state is ExecutionState.RUNNING and clock.monotonic() >= rescue_at:
@@ -264,6 +275,10 @@ class Engine:
                     return
             if row.wake_at is not None and row.wake_at <= clock.now():
                 return
+
+
+def _is_of_this_loop(future: "asyncio.Future[Any]") -> bool:
+    return future.get_loop() is asyncio.get_running_loop()
 
 
 async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:

@@ -16,7 +16,7 @@ def running_line() -> str:
     while frame is not None:
         if _is_users(frame):
             return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-        if frame.f_globals.get("__name__") == "flux.engine.runner":
+        if frame.f_globals.get("__name__") in {"flux.engine.runner", "flux.engine.replay"}:
             return ""  # Below it is whoever runs the host loop.
         frame = frame.f_back
     return ""

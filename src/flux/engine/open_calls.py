@@ -265,6 +265,8 @@ class OpenCalls:
         if call.id in self._cancelled or call.id not in self._open or not self.is_live():
             return
         self._cancelled.add(call.id)
+        if (attempt := self._attempts.get(call.id)) is not None:
+            attempt.came_to_us = None  # It is told now.
         if isinstance(call.target, ChildRequest):
             self._cancel_child(call, call.target)
         elif self._performer.is_running(call.id):
@@ -326,7 +328,8 @@ class OpenCalls:
         record = self.history.calls[call.id]
         assert record.started is not None
         began = next((e for e in reversed(record.progress) if e.type in _BEGINNINGS), record.started)
-        attempt = self._attempts[call.id] = Attempt(self, call, part, began.seq)
+        came_to_us = began.time_us if began.seq <= self._stored_seq else None
+        attempt = self._attempts[call.id] = Attempt(self, call, part, began.seq, came_to_us)
         return attempt
 
     def end_attempt(self, attempt: Attempt) -> None:

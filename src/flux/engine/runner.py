@@ -86,8 +86,12 @@ class Runner:
     @property
     def current_drain(self) -> Drain | None:
         """What the body is doing at this moment, if it runs (asked by the watch, from its own thread)."""
-        body = self._body
-        return body.loop.current_drain if body is not None else None
+        return None if (body := self._body) is None else body.loop.current_drain
+
+    @property
+    def line(self) -> str:
+        """Where the body waits, as "file:line"; empty if it does not."""
+        return self._body.line if self._body is not None else ""
 
     # -- its life
 
@@ -272,10 +276,6 @@ class Runner:
     def look(self) -> None:
         """What is waited for has changed."""
         self._step_ended()
-
-    def child_finished(self) -> None:
-        """The message of a child is in the inbox."""
-        self._read_inbox()
 
     def is_live(self) -> bool:
         """Whether the body is driven: else nothing is decided, started or delivered."""
