@@ -4,7 +4,9 @@ from flux.app import current as _current_app
 from flux.domain import ExecutionContext, ExecutionEvent, ExecutionEventType, ExecutionState
 from flux.engine.launcher import install as _install
 from flux.task import TaskMetadata, task
-from flux.tasks import call, patched, pause
+from flux.tasks.call import call
+from flux.tasks.patched import patched
+from flux.tasks.pause import pause
 from flux.workflow import workflow
 
 _install(_current_app)
