@@ -108,8 +108,8 @@ class _Play:
     def _open_pauses(self) -> Iterator[tuple[int, str, Pause]]:
         """Each with its own moment after it was opened: what happens at once may happen in another order."""
         for row in self._store.list(limit=EVERYTHING):
-            # The store's id of a pause may have more behind the "@" than the call's.
-            pauses = {pause.call_id.partition("@")[0]: pause for pause in self._store.pauses(row.execution_id)}
+            # The store's id of a pause may have more behind the "#" than the call's.
+            pauses = {pause.call_id.partition("#")[0]: pause for pause in self._store.pauses(row.execution_id)}
             for event in self._store.events(row.execution_id) if pauses else ():
                 pause = pauses.get(event.call_id)
                 if pause is not None and event.type is Type.TASK_PAUSED and pause.name in self._scenario.resumes:
