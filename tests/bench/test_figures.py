@@ -30,6 +30,7 @@ def database(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)  # Nine rounds on a busy machine.
 def test_tasks_keep_pace_with_the_disk_and_their_cost_is_flat(database):
     """Sequential tasks at 0.4 C and more, parallel ones at 2 C and more, and the 10,000th costs what the 100th does."""
 
