@@ -263,7 +263,7 @@ def find_workflow(name: str) -> Workflow[Any, Any]:
     Raises:
         WorkflowNotFoundError: None is loaded.
     """
-    loaded: dict[tuple[str, int], Workflow[Any, Any]] = dict(_workflows)
+    loaded: dict[tuple[str, int], Workflow[Any, Any]] = dict(_workflows.items())
     found = [key for key in loaded if key[0] == name]
     if not found:
         known = ", ".join(sorted({each for each, _ in loaded})) or "none"

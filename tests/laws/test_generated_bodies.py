@@ -5,7 +5,6 @@
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from flux import ExecutionContext, pause, workflow
 from flux.domain.events import ExecutionEventType
 from flux.domain.execution import ExecutionState
 from flux.workflow import Workflow
-from support.simulation import Run, Simulation, cuts, finished_calls
+from support.simulation import Run, Simulation, cuts, finished_calls, folder_in_memory
 from support.world import fail, flaky, work
 
 EXAMPLES = int(os.environ.get("FLUX_LAW_EXAMPLES", "60"))
@@ -160,12 +159,12 @@ def body_of(program: Program) -> Workflow[Any, Any]:
 
 
 def check(program: Program, seed: int, **options: Any) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with folder_in_memory() as folder:
         simulation = Simulation(Path(folder), body_of(program), seed=seed)
         run = simulation.run()
         assert run.state is ExecutionState.COMPLETED, run.output
         gives_up_at_once = _gives_up_at_once(run)
-        for k in cuts(run.events, 25):
+        for k in cuts(run.events, 12):
             again = simulation.run_from(run.events[:k], **options)
 
             assert again.world.called & finished_calls(run.events[:k]) == set()
@@ -195,7 +194,7 @@ def test_a_generated_body_that_crashes_after_any_event_takes_the_same_course(pro
 @given(programs, st.integers(0, 3), st.integers(0, 20_000_000))
 def test_a_generated_body_loses_nothing_in_a_world_that_forgets(program: Program, seed: int, downtime_us: int) -> None:
     """Whatever becomes of what was open: what is recorded stays, what ended never runs again, no divergence."""
-    with tempfile.TemporaryDirectory() as folder:
+    with folder_in_memory() as folder:
         simulation = Simulation(Path(folder), body_of(program), seed=seed)
         run = simulation.run()
         for k in cuts(run.events, 10):
@@ -210,7 +209,7 @@ def test_a_generated_body_loses_nothing_in_a_world_that_forgets(program: Program
 @settings(deterministic, max_examples=EXAMPLES // 2)
 @given(programs, st.integers(0, 3))
 def test_a_generated_body_that_is_forgotten_after_every_step_takes_the_same_course(program: Program, seed: int) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with folder_in_memory() as folder:
         simulation = Simulation(Path(folder), body_of(program), seed=seed)
         run = simulation.run()
         again = simulation.run(replay_each_step=True)

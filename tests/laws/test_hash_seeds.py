@@ -33,7 +33,10 @@ def run(action: str, folder: Path, hash_seed: str) -> dict[str, Any]:
 
 @pytest.mark.slow
 def test_a_history_recorded_under_one_hash_seed_replays_under_another(tmp_path: Path) -> None:
-    """And the control: what is ordered by the hashes of texts does not, and is noticed."""
+    """The bodies of the table, and the stories with all that they meet.
+
+    And the control: what is ordered by the hashes of texts does not, and is noticed.
+    """
     recorded = run("record", tmp_path, "1")
     replayed = run("replay", tmp_path, "2")
 

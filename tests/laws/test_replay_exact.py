@@ -118,7 +118,7 @@ def test_a_whole_history_replays_without_running_a_task(name: str, live: Live) -
 def test_every_prefix_continues_to_the_same_history(name: str, live: Live) -> None:
     """In a world that remembers."""
     simulation, run = live(name)
-    for k in cuts(run.events, 25):
+    for k in cuts(run.events, 15):
         ballast = litter(k * 37)
         again = simulation.run_from(run.events[:k])
         del ballast

@@ -8,6 +8,7 @@ import asyncio
 import contextvars
 import itertools
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -30,14 +31,18 @@ from flux.settings import Settings
 from flux.store.sqlite import SqliteStore
 from flux.testing.virtual_time import EPOCH_US, VirtualLoop, VirtualTime
 from flux.workflow import Workflow
-from support.world import World
+from support.world import EXECUTION, World
 
-EXECUTION = "execution-1"  # Always: hashes of tasks are salted by it.
 OUTCOMES = frozenset({Type.TASK_COMPLETED, Type.TASK_FAILED, Type.TASK_CANCELLED})
 _OF_ONE_COMMIT = frozenset({Type.WORKFLOW_RESUMED, Type.TASK_RESUMED, Type.TASK_COMPLETED})
 _numbers = itertools.count(1)
 
 Event = tuple[Any, ...]
+
+
+def folder_in_memory() -> "tempfile.TemporaryDirectory[str]":
+    """A folder for databases: a crash is a copy of files in a simulation, so no disk is needed."""
+    return tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None)
 
 
 class _StillLease(Lease):
@@ -195,7 +200,7 @@ class Simulation:
             remembers: Whether the world kept the work in progress.
             downtime_us: Between the last event and the next process.
         """
-        past = events if remembers else [e for e in events if e.type is Type.TASK_RETRY_FAILED]
+        past = events if remembers else ()
         starts_at = events[-1].time_us + downtime_us if events else EPOCH_US
         with self._process(past=past, starts_at=starts_at, **options) as process:
             if events:

@@ -5,18 +5,26 @@ work where it was, so that it ends when it would have ended.  A world that forge
 """
 
 import asyncio
+import contextvars
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from flux import task
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
+from flux.engine.attempt import Attempt
 from flux.engine.calls import current_attempt
 from flux.testing.virtual_time import MICROSECONDS, VirtualTime
 
+EXECUTION = "execution-1"  # Always: hashes of tasks are salted by it.
 LONGEST_US = 5 * MICROSECONDS
+
+Work = tuple[str, int]  # A place where something acts, and the attempt.
+
+# Who makes a call, for those that differ in nothing else.
+LABEL: contextvars.ContextVar[Any] = contextvars.ContextVar("LABEL", default="nobody")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +32,17 @@ class Effect:
     """One attempt that began to act.
 
     Args:
+        generation: Of the execution: how often it began anew, plus one.
+        part: "" for the task itself, else "fallback/" or "rollback/".
         attempt: From 0, counting the failed ones before it.
     """
 
+    execution_id: str
+    generation: int
     call_id: str
-    name: str
+    part: str
     attempt: int
+    name: str
     argument: Any
 
 
@@ -39,45 +52,45 @@ class World:
     Args:
         seed: Of all durations.
         past: The events before the crash, if the world remembers them.
+        begun: When which work began, if the world remembers that.
     """
 
     current: ClassVar["World"]
 
-    def __init__(self, time: VirtualTime, seed: int, past: Iterable[ExecutionEvent] = ()) -> None:
+    def __init__(
+        self, time: VirtualTime, seed: int, past: Iterable[ExecutionEvent] = (), begun: Mapping[Work, int] | None = None
+    ) -> None:
         self.time = time
         self.seed = seed
         self.ledger: list[Effect] = []
-        self.failures: dict[str, int] = {}
-        self._begun: dict[tuple[str, int], int] = {}
+        self.begun: dict[Work, int] = dict(begun or {})
+        failures: dict[str, int] = {}
         for event in past:
-            self._recall(event)
-
-    def _recall(self, event: ExecutionEvent) -> None:
-        if event.type is Type.TASK_RETRY_FAILED:
-            self.failures[event.call_id] = self.failures.get(event.call_id, 0) + 1
-        elif event.type in {Type.TASK_STARTED, Type.TASK_RETRY_STARTED}:
-            self._begun[event.call_id, self.failures.get(event.call_id, 0)] = event.time_us
-
-    def forget_failures_after(self, history: Sequence[ExecutionEvent]) -> None:
-        """Even a world that forgets its work in progress knows what is on record."""
-        for event in history:
             if event.type is Type.TASK_RETRY_FAILED:
-                self.failures[event.call_id] = self.failures.get(event.call_id, 0) + 1
+                failures[event.call_id] = failures.get(event.call_id, 0) + 1
+            elif event.type in {Type.TASK_STARTED, Type.TASK_RETRY_STARTED}:
+                self.begun[event.call_id, failures.get(event.call_id, 0)] = event.time_us
 
-    def act(self, argument: Any) -> tuple[str, int]:
-        """Enter the ledger; returns the call and its attempt."""
+    def act(self, argument: Any) -> Work:
+        """Enter the ledger; returns what acts, by which `spend` knows it again."""
         running = current_attempt()
         assert running is not None, "a task of the table was called outside a workflow"
-        call = running.call
-        attempt = self.failures.get(call.id, 0)
-        self.ledger.append(Effect(call.id, call.target.name, attempt, argument))
-        return call.id, attempt
+        effect = _effect_of(running, argument)
+        self.entered(running, effect)
+        self.ledger.append(effect)
+        place = effect.call_id + effect.part
+        if (effect.execution_id, effect.generation) != (EXECUTION, 1):
+            place = f"{effect.execution_id}.{effect.generation}.{place}"
+        return place, effect.attempt
 
-    async def spend(self, call: tuple[str, int], seconds: float | None = None) -> None:
-        """Take as long as this call takes: `seconds`, or what the seed says."""
-        chance = random.Random(f"{self.seed}:{call}")
+    def entered(self, running: Attempt, effect: Effect) -> None:
+        """Look at an attempt that begins to act."""
+
+    async def spend(self, work: Work, seconds: float | None = None) -> None:
+        """Take as long as this work takes: `seconds`, or what the seed says."""
+        chance = random.Random(f"{self.seed}:{work}")
         duration = chance.randint(1, LONGEST_US) if seconds is None else round(seconds * MICROSECONDS)
-        ends_at = self._begun.setdefault(call, self.time.now()) + duration
+        ends_at = self.begun.setdefault(work, self.time.now()) + duration
         await asyncio.sleep(max(0, ends_at - self.time.now()) / MICROSECONDS)
 
     @property
@@ -86,12 +99,40 @@ class World:
         return {effect.call_id for effect in self.ledger}
 
 
+def _effect_of(running: Attempt, argument: Any) -> Effect:
+    call, calls = running.call, running._calls
+    failed = [e for e in calls.history.calls[call.id].progress if e.type is Type.TASK_RETRY_FAILED]
+    return Effect(
+        calls.execution_id,
+        calls._children.generation,
+        call.id,
+        running._prefix.removeprefix(f"{call.id}/"),
+        len(failed),
+        call.target.name,
+        argument,
+    )
+
+
 @task
 async def work(x: Any, seconds: float | None = None) -> Any:
     """Take its time, and give its argument back."""
     world = World.current
     await world.spend(world.act(x), seconds)
     return x
+
+
+@task
+async def mark() -> Any:
+    """Take its time, and say who has asked: equal calls of different branches have different answers."""
+    world, label = World.current, LABEL.get()
+    await world.spend(world.act(label))
+    return label
+
+
+async def ask(label: Any) -> Any:
+    """Make a call that differs in nothing from what others make."""
+    LABEL.set(label)
+    return await mark()
 
 
 @task
@@ -133,7 +174,6 @@ async def _flaky(x: Any, failures: int) -> Any:
     call = world.act(x)
     await world.spend(call)
     if call[1] < failures:
-        world.failures[call[0]] = call[1] + 1
         raise OSError(f"{x} failed {call[1] + 1} times")
     return x
 

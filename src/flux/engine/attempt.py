@@ -83,7 +83,7 @@ class Attempt:
                 named, data = {**named, "output": serde.decode(target.output)}, data + target.output
             self.refuse_secrets(repr(self.redactor.text(name)), named, data, "arguments")
         if not self._calls.is_live():
-            await self._calls.until_live()
+            await self._calls.promises.until_live()
         place, value = self._prefix + branch.next_call(), _UNDONE
         while value is _UNDONE:
             call_id, answer = self._look_up(place, target, name, arguments.data)
@@ -99,7 +99,7 @@ class Attempt:
 
     async def _make(self, call_id: str, name: str, branch: Branch, target: Target, arguments: Arguments) -> Any:
         """Make a call; gives `_UNDONE` if it was cancelled before, and its interrupted rollback has ended."""
-        future = self._calls.host.create_future()
+        future = self._calls.promises.make()
         call = Call(call_id, name, target, arguments, future, self.call.id, contextvars.copy_context(), self)
         self._open[call_id] = call, branch
         self._calls.made(call)
@@ -167,9 +167,15 @@ class Attempt:
         return outcome.type is Type.TASK_FAILED and outcome.seq > self._since
 
     async def _cancel(self, call: Call) -> None:
-        """Give a call up, and wait until it has ended, however often this is cancelled meanwhile."""
-        ended = self._calls.host.create_future()
-        call.future, call.is_cancelled = ended, True
+        """Give a call up, and wait until it has ended, however often this is cancelled meanwhile.
+
+        Its caller and the end of the attempt may both do so, and it may have ended before the second of them begins.
+        """
+        if call.id not in self._open:
+            return
+        if not call.is_cancelled:
+            call.future, call.is_cancelled = self._calls.promises.make(), True
+        ended = call.future
         self._calls.cancelled(call)
         while not ended.done() and self._calls.is_live():
             try:
@@ -192,16 +198,14 @@ class Attempt:
 
     # -- what it waits for
 
-    def is_paused(self) -> bool:
-        """Whether it waits for somebody outside, and for nothing else.
+    def waits_for(self) -> list[Call]:
+        """The calls that it waits for, if it waits for nothing else.
 
-        That is so when each call that it waits for does, and every asyncio task of it either makes such a call or has
-        created one that does: what else those do beside is not known here.
+        That is so when every asyncio task of it either makes such a call or has created one that does: what else those
+        do beside is not known here.
         """
-        if not self._open or not all(self._calls.waits_outside(call) for call, _ in self._open.values()):
-            return False
         waiting = {ancestor for _, branch in self._open.values() for ancestor in branch.ancestors}
-        return waiting.issuperset(self._branches)
+        return [call for call, _ in self._open.values()] if waiting.issuperset(self._branches) else []
 
     def pause_began(self) -> None:
         """A pause is open, here or further inside."""

@@ -22,6 +22,7 @@ from flux.engine.children import Children
 from flux.engine.journal import Journal, Log
 from flux.engine.parts import Parts
 from flux.engine.performer import Performer
+from flux.engine.promises import Promises
 from flux.engine.surroundings import Failed, RolledBack, Succeeded
 from flux.engine.threads import resolve
 from flux.errors import ExecutionTimeoutError, FluxError
@@ -74,6 +75,7 @@ class OpenCalls:
     def __init__(self, parts: Parts, journal: Journal, log: Log, driver: Driver, children: Children) -> None:
         self.host = asyncio.get_running_loop()
         self.history = log.history
+        self.promises = Promises(driver.is_live)
         self._parts, self._log, self._driver, self._children = parts, log, driver, children
         self._performer = Performer(parts, journal, self)
         self._open: dict[str, Call] = {}
@@ -85,8 +87,6 @@ class OpenCalls:
         self._stored_seq = self.history.last_seq  # What came before this may have been begun by another process.
         self._deadlines: dict[str, int] = {}  # Of pauses inside tasks.
         self._deferred: list[Callable[[], None]] | None = None
-        self._revived: list[asyncio.Future[None]] = []
-        self._is_stopped = False
 
     def __bool__(self) -> bool:
         return bool(self._open)
@@ -147,8 +147,8 @@ class OpenCalls:
     def _launch(self, call: Call) -> None:
         """Every earlier event is on disk: the call may act."""
         is_wanted = call.id not in self._cancelled or call.id in self._undoing
-        if call.id not in self._open or not is_wanted or not self.is_live():
-            return
+        if self._open.get(call.id) is not call or not is_wanted or not self.is_live():
+            return  # It has ended, or another call has its id by now: the history began anew, or was replayed.
         match call.target:
             case ChildRequest(workflow):
                 self._children.drive(call.id, workflow)
@@ -162,25 +162,38 @@ class OpenCalls:
     # -- waiting for somebody outside
 
     def waits_outside(self, call: Call) -> bool:
-        """Whether only somebody outside can bring this call's outcome."""
-        if call.id not in self._open or call.id in self._cancelled:
-            return isinstance(call.target, ChildRequest) and self._children.is_paused(call.id)
-        match call.target:
-            case PauseRequest():
-                return True
-            case ChildRequest():
-                return self._children.is_paused(call.id)
-            case TaskDefinition():
-                attempt = self._attempts.get(call.id)
-                return attempt is not None and attempt.is_paused()
+        """Whether only somebody outside can bring this call's outcome; not recursive, because tasks nest deeply."""
+        undecided = [call]
+        while undecided:
+            each = undecided.pop()
+            is_given_up = each.id in self._cancelled and not self._performer.is_rolling_back(each.id)
+            is_wanted = each.id in self._open and not is_given_up
+            match each.target:
+                case ChildRequest():
+                    if not self._children.is_paused(each.id):
+                        return False
+                case TaskDefinition() if is_wanted and each.id in self._attempts:
+                    inner = self._attempts[each.id].waits_for()
+                    if not inner:
+                        return False
+                    undecided += inner
+                case _:
+                    if not is_wanted or not isinstance(each.target, PauseRequest):
+                        return False
+        return True
 
     def all_wait_outside(self) -> bool:
-        """Whether nothing runs: each call of the body waits for somebody outside."""
-        return all(self.waits_outside(call) for call in self._open.values() if call.attempt is None)
+        """Whether nothing runs: each call of the body, or left by a call that has ended, waits for somebody outside."""
+        return all(self.waits_outside(each) for each in self._open.values() if not each.attempt or self._is_left(each))
+
+    def _is_left(self, inner: Call) -> bool:
+        """Whether the call that this one was made inside has ended, and has left it running."""
+        return inner.parent not in self._open
 
     def first_pause(self) -> PauseRequest | None:
-        """The open pause that was made first."""
-        return next((call.target for call in self._open.values() if isinstance(call.target, PauseRequest)), None)
+        """The open pause that is answered first: that was made first, in whatever order a replay makes them."""
+        pauses = [(call.id, call.target) for call in self._open.values() if isinstance(call.target, PauseRequest)]
+        return min(pauses, key=lambda pause: self.history.calls[pause[0]].progress[0].seq, default=("", None))[1]
 
     def next_deadline(self) -> int | None:
         """When the next pause inside a task times out, in microseconds since the epoch."""
@@ -271,8 +284,8 @@ class OpenCalls:
             self._cancel_child(call, call.target)
         elif self._performer.is_running(call.id):
             if self._performer.cancel(call.id):
-                grace = self._parts.cancel_grace_seconds
-                self.host.call_later(grace, self._driver.guard, self._end_cancelled, call.id)
+                grace, generation = self._parts.cancel_grace_seconds, self._children.generation
+                self.host.call_later(grace, self._driver.guard, self._end_grace, call.id, generation)
         else:
             self.host.call_soon(self._driver.guard, self._end_cancelled, call.id)
 
@@ -286,6 +299,16 @@ class OpenCalls:
         """Ask it; it cleans up as it likes, and tells when it is done."""
         self._log.child_cancelled(self._children.id_of(call.id))
         self._log.when_durable(functools.partial(self._children.drive, call.id, request.workflow))
+
+    def _end_grace(self, call_id: str, generation: int) -> None:
+        if generation != self._children.generation:
+            return  # It is another call of the same id.
+        inside = (inner_id for inner_id in self._open if inner_id.startswith(f"{call_id}/"))
+        if any(self._performer.is_rolling_back(inner_id) for inner_id in inside):
+            grace = self._parts.cancel_grace_seconds
+            self.host.call_later(grace, self._driver.guard, self._end_grace, call_id, generation)
+        else:
+            self._end_cancelled(call_id)
 
     def _end_cancelled(self, call_id: str) -> None:
         call = self._open.get(call_id)
@@ -307,10 +330,10 @@ class OpenCalls:
     def _end_inside(self, call: Call) -> None:
         """End the calls inside this one that an interrupted attempt made, and that none has taken up."""
         rollback = f"{call.id}/rollback/" if call.id in self._undoing else None  # It goes on.
-        for inner_id in reversed(self._left.get(call.id, ())):
-            record = self.history.calls[inner_id]
-            is_wanted = inner_id in self._open or (rollback is not None and inner_id.startswith(rollback))
-            if record.outcome is None and record.started is not None and not is_wanted:
+        for inner_id in reversed(self._left.get(call.id.partition("/")[0], ())):
+            record, is_inside = self.history.calls[inner_id], inner_id.startswith(f"{call.id}/")
+            is_taken_up = inner_id in self._open or (rollback is not None and inner_id.startswith(rollback))
+            if record.outcome is None and record.started is not None and is_inside and not is_taken_up:
                 self._log.pause_closed(self._pause_id(inner_id))
                 self._log.record(Type.TASK_CANCELLED, inner_id, record.started.name)
 
@@ -403,6 +426,8 @@ class OpenCalls:
             self._driver.deliver(event)
         else:
             call.attempt.answered(call, event)
+            if self._is_left(call):
+                self._look_soon()  # Nobody else is left who would.
 
     # -- for the attempts
 
@@ -424,38 +449,19 @@ class OpenCalls:
 
     async def until_durable(self) -> None:
         """Wait until everything recorded so far is on disk."""
-        durable: asyncio.Future[None] = self.host.create_future()
+        durable = self.promises.make()
         self._log.when_durable(functools.partial(resolve, durable))
         await durable
-
-    async def until_live(self) -> None:
-        """Wait out a parking.
-
-        Raises:
-            CancelledError: It succeeded: nobody needs what waits here.
-        """
-        while not self.is_live():
-            if self._is_stopped:
-                await asyncio.sleep(0)  # What asks again and again lets others run.
-                raise asyncio.CancelledError
-            live: asyncio.Future[None] = self.host.create_future()
-            self._revived.append(live)
-            await live
 
     # -- its life
 
     def revive(self) -> None:
         """The execution was not parked after all: go on."""
-        self._release_waiting()
+        self.promises.revive()
         self._performer.report()
         for call in list(self._open.values()):
             if isinstance(call.target, ChildRequest):
-                self._launch(call)
-
-    def _release_waiting(self) -> None:
-        revived, self._revived = self._revived, []
-        for live in revived:
-            resolve(live)
+                self._children.drive(call.id, call.target.workflow)  # Also one that was cancelled: it has its clean-up.
 
     def restarted(self) -> None:
         """A fresh history begins; no call is open, and none of it was begun by another process."""
@@ -469,8 +475,7 @@ class OpenCalls:
 
     def stop(self) -> None:
         """Cancel everything, and report nothing of it any more."""
-        self._is_stopped = True
-        self._release_waiting()
+        self.promises.break_all()
         self._performer.stop()
         self._children.stop()
 

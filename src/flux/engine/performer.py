@@ -90,6 +90,10 @@ class Performer:
         """Whether an attempt, or the wait between two, is under way."""
         return call_id in self._running
 
+    def is_rolling_back(self, call_id: str) -> bool:
+        """Whether what a call did is being undone, which takes its time."""
+        return call_id in self._running and self._running[call_id][1].is_rolling_back
+
     def perform(self, call: Call, task: TaskDefinition, progress: Sequence[ExecutionEvent], *, undo: bool) -> None:
         """Make the attempts of a call; everything that led to it is durable.
 
@@ -120,9 +124,9 @@ class Performer:
         Returns:
             Whether that can be forced; False while the call is rolled back, which takes its time.
         """
-        _, attempts, performance = self._running[call_id]
-        if attempts.is_rolling_back:
+        if self.is_rolling_back(call_id):
             return False
+        _, attempts, performance = self._running[call_id]
         attempts.is_given_up = True
         performance.cancel()
         return True
