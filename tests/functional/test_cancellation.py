@@ -1,6 +1,7 @@
 """Cancelling an execution: its cause comes first, it is cleaned up once, and it ends in one way."""
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -266,11 +267,67 @@ def test_a_finished_execution_cannot_be_cancelled(both: Kit) -> None:
         return 1
 
     both.run(quick, 1, "e")
+    before = whole(both.stored("e"))
 
     with pytest.raises(ExecutionConflictError, match="COMPLETED"):
         both.drive(quick.cancel_async("e"))
     with pytest.raises(ExecutionContextNotFoundError):
         both.drive(quick.cancel_async("unknown"))
+
+    assert whole(both.stored("e")) == before
+    assert both.store.inbox("e") == []
+
+
+def test_a_task_that_ignores_its_cancellation_is_given_up_after_the_grace(both: Kit) -> None:
+    @task
+    async def stubborn(x: int) -> int:
+        while True:
+            try:
+                await asyncio.sleep(60)
+                return x
+            except asyncio.CancelledError:
+                continue
+
+    @workflow
+    async def busy(ctx: ExecutionContext[int]) -> int:
+        return await stubborn(1)
+
+    ctx = cancelled_after(both, busy, 3)
+
+    assert types(ctx) == ["WS", "TS", "WORKFLOW_CANCELLING", "TASK_CANCELLED", "WORKFLOW_CANCELLED"]
+    assert both.clock.seconds == pytest.approx(3 + 5)
+
+
+def test_a_thread_that_cannot_be_stopped_is_left_behind_at_once_and_its_late_result_is_dropped(both: Kit) -> None:
+    gate, ended = threading.Event(), threading.Event()
+    begin: list[Any] = []
+
+    @task
+    def blocking(x: int) -> int:
+        begin[0]()
+        gate.wait()
+        ended.set()
+        return x
+
+    @workflow
+    async def busy(ctx: ExecutionContext[int]) -> int:
+        return await blocking(1)
+
+    async def drive() -> Any:
+        loop, began = asyncio.get_running_loop(), asyncio.Event()
+        begin.append(lambda: loop.call_soon_threadsafe(began.set))
+        running = asyncio.ensure_future(busy.run_async(1, execution_id="e"))
+        await began.wait()
+        both.app.send_cancel("e")
+        return await running
+
+    ctx = both.drive(drive())
+    gate.set()
+
+    assert ended.wait(5)
+    assert types(ctx) == ["WS", "TS", "WORKFLOW_CANCELLING", "TASK_CANCELLED", "WORKFLOW_CANCELLED"]
+    assert both.clock.seconds < 1
+    assert whole(both.stored("e")) == whole(ctx)
 
 
 def test_a_second_cancel_does_not_disturb_the_clean_up(both: Kit) -> None:

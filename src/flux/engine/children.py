@@ -61,6 +61,7 @@ class Children:
         self._host = asyncio.get_running_loop()
         self.generation = 1
         self._driven: dict[str, asyncio.Task[Any]] = {}
+        self._again: set[str] = set()
         self._paused: dict[str, Inbox] = {}
 
     def id_of(self, call_id: str) -> str:
@@ -83,6 +84,7 @@ class Children:
     def drive(self, call_id: str, workflow: WorkflowDefinition) -> None:
         """Run a child, unless it runs already, until it is finished or paused."""
         if call_id in self._driven:
+            self._again.add(call_id)  # It may be coming to rest at this moment.
             return
         self.forget(call_id)
         context = contextvars.copy_context()
@@ -128,11 +130,15 @@ class Children:
 
     def _driven_until(self, call_id: str, workflow: WorkflowDefinition, task: "asyncio.Task[Any]") -> None:
         self._driven.pop(call_id, None)
+        is_wanted_again = call_id in self._again
+        self._again.discard(call_id)
         if task.cancelled():
             return
         error = task.exception()
         if error is not None:
             self._parent.broke(error)
+        elif task.result().state is ExecutionState.PAUSED and is_wanted_again:
+            self.drive(call_id, workflow)
         elif task.result().state is ExecutionState.PAUSED:
             watch = self._watch(self.id_of(call_id), functools.partial(self.drive, call_id, workflow))
             self._paused[call_id] = watch

@@ -1,10 +1,13 @@
 """What comes in from outside for the executions that run here."""
 
 import asyncio
+import itertools
 from collections.abc import Callable
 
 from flux.errors import StoreError
 from flux.ports import Message, Store
+
+MESSAGES_AT_ONCE = 1000  # More would be a long step, all of which is lost if the process dies in it.
 
 
 class Inbox:
@@ -25,8 +28,9 @@ class Inbox:
         self._post.add(self)
 
     def unread(self) -> list[Message]:
-        """The messages that were not received yet, in the order in which they were sent."""
-        return [each for each in self._store.inbox(self.execution_id) if each.id not in self._received]
+        """The messages that were not received yet, in the order in which they were sent, or the first of very many."""
+        unread = (each for each in self._store.inbox(self.execution_id) if each.id not in self._received)
+        return list(itertools.islice(unread, MESSAGES_AT_ONCE))
 
     def receive(self, message: Message) -> bool:
         """Note that a message is being received, which leaves the stored inbox with the next commit only.

@@ -21,7 +21,7 @@ from flux.engine import outcomes
 from flux.engine.body import Body, Continued, Raised, Returned
 from flux.engine.calls import Call
 from flux.engine.children import Children, Drive
-from flux.engine.inbox import Inbox, Post
+from flux.engine.inbox import MESSAGES_AT_ONCE, Inbox, Post
 from flux.engine.journal import Journal, Log
 from flux.engine.length import Length
 from flux.engine.loop import BodyTimer, Drain
@@ -77,7 +77,7 @@ class Runner:
         self._timer: asyncio.TimerHandle | None = None
         self._armed: BodyTimer | None = None  # The timer that it waits for.
         self._inbox = Inbox(parts.store, execution_id, post, functools.partial(self.guard, self._read_inbox))
-        self._phase = Phase.LIVE
+        self._phase, self._is_reading = Phase.LIVE, False
         self._unparked: asyncio.Future[None] | None = None  # While a release waits for a parking.
         self._signals: list[bytes | None] = []  # Which the history before this one has left.
         self._length = Length(execution_id, parts.history_limit_events)
@@ -214,11 +214,14 @@ class Runner:
         """Deliver what has come due and what has come in meanwhile, in order of time."""
         while self._signals and self._body is not None:
             self._deliver_quietly(self._record(Type.WORKFLOW_SIGNALLED, self._signals.pop(0)))
-        for message in self._inbox.unread():
+        messages, self._is_reading = self._inbox.unread(), True
+        for message in messages:
             self._fire_due_timers(until=message.sent_at)
             if self.is_live():
                 self._receive(message)
-        self._fire_due_timers(until=self._parts.clock.now())
+        self._is_reading = False
+        if len(messages) < MESSAGES_AT_ONCE:  # Else something was sent before what is due now.
+            self._fire_due_timers(until=self._parts.clock.now())
 
     def _reload(self) -> None:
         """Forget the body and all that was decoded, and replay it."""
@@ -327,11 +330,9 @@ class Runner:
     # -- the inbox
 
     def _read_inbox(self) -> None:
-        for message in self._inbox.unread():
-            if self._body is None or not self.is_live():
-                return  # The rest is read when the execution cannot be parked over it.
-            self._receive(message)
-        self._step_ended()
+        if self._body is not None and self.is_live():  # Else it is read when the execution cannot be parked over it.
+            self.catch_up()
+            self._step_ended()
 
     def _receive(self, message: Message) -> None:
         """Move a message from the inbox into the history, and deliver it."""
@@ -361,8 +362,8 @@ class Runner:
     # -- the end of a step
 
     def _step_ended(self) -> None:
-        """Look where the body stands now that it waits again."""
-        if not self.is_live() or self._body is None or self._is_stuck():
+        """Look where the body stands now that it waits again; of several messages, after the last."""
+        if self._is_reading or not self.is_live() or self._body is None or self._is_stuck():
             return
         if self._body.outcome is not None:
             self._finish(self._body.outcome)
@@ -472,16 +473,16 @@ class Runner:
             self.abandon()
 
     def log_got_news(self) -> None:
-        """It was not parked, and has not ended, after all: answer what is in the inbox."""
+        """It was not parked, and has not ended, after all: store what was read, then read on."""
         if self._unparked is not None:
             resolve(self._unparked)  # It is being released: whoever has it next answers.
             return
         if self._ending is not None:
             self.guard(self._end_without_body, *self._ending)
             return
-        self._phase = Phase.LIVE
+        self._phase, self._is_reading = Phase.LIVE, True
         self._calls.revive()
-        self.guard(self._read_inbox)
+        self._log.when_durable(functools.partial(self.guard, self._read_inbox))
 
     def log_failed(self, error: StoreError) -> None:
         """The database cannot be used: nothing more can be promised."""
