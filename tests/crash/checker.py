@@ -100,7 +100,7 @@ class Checker:
 
     def _check_effects(self, id_: str, events: list[ExecutionEvent], effects: collections.Counter[Key]) -> None:
         keys = {e.call_id: (id_, e.value["key"]) for e in events if e.type == "TASK_STARTED" and "key" in e.value}
-        ended = {keys[e.call_id] for e in events if e.type in OUTCOMES}
+        ended = {keys[e.call_id] for e in events if e.type in OUTCOMES and e.call_id in keys}
         attempts = collections.Counter(keys[e.call_id] for e in events if e.type in ATTEMPTS and e.call_id in keys)
         for key, count in effects.items():
             if key[0] != id_:
