@@ -3,6 +3,7 @@
 import asyncio
 import collections
 import itertools
+import os
 import random
 import shutil
 from collections.abc import Iterator
@@ -391,6 +392,7 @@ def test_the_check_finds_a_build_that_is_broken(
 # -- anything, at any moment
 
 LIVES = 400
+SEED = int(os.environ.get("SEED", "24"))  # Of the first of them.
 FAILED_SEEDS: list[int] = []  # Seeds that once found a fault; each is tried again, for ever.
 KINDS = ["cancel", "cancel", "resume", "signal", "cancel below", "resume below", "interrupt", "die", "die"]
 
@@ -468,7 +470,7 @@ class Life:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [*FAILED_SEEDS, None])
 def test_messages_interrupts_and_deaths_at_any_moment_leave_one_end_and_nothing_open(tmp_path: Path, seed: Any) -> None:
-    first = random.SystemRandom().randrange(10**9) if seed is None else seed
+    first = SEED if seed is None else seed
     ends: collections.Counter[str] = collections.Counter()
 
     for number in range(first, first + (LIVES if seed is None else 1)):

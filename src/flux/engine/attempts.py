@@ -20,7 +20,7 @@ from flux.domain.events import ExecutionEventType as Type
 from flux.domain.redaction import Redactor
 from flux.engine import lineage
 from flux.engine.surroundings import Failed, RolledBack, Succeeded, Surroundings
-from flux.engine.threads import Threads, resolve
+from flux.engine.threads import ThreadLeft, Threads, resolve
 from flux.errors import ExecutionTimeoutError, InvalidValueError, RetryError, TaskInterruptedError
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MICROSECONDS = 1_000_000
 # Recorded while an attempt runs: they do not say how far the attempts have come.
+_THREAD_LEFT = "Its thread was left behind, because Python cannot stop a thread."
 _ASIDE = frozenset({Type.TASK_PAUSED, Type.TASK_RESUMED, Type.TASK_PROGRESS, Type.TASK_CANCELLED})
 
 
@@ -82,6 +83,7 @@ class Attempts:
         # Set by whoever cancels: what the task makes of that counts for nothing.  `Task.cancelling` does not say it:
         # before Python 3.13 a TaskGroup that was aborted leaves it behind.
         self.is_given_up = False
+        self.left_behind: str | None = None  # What goes on of an attempt that is over.
 
     @property
     def is_rolling_back(self) -> bool:
@@ -410,8 +412,15 @@ class Attempts:
                 on_start()
             value = await parameters.call(target, arguments, keywords)
         else:
-            value = await self._threads.run(lambda: parameters.call(target, arguments, keywords), on_start)
+            value = await self._run_in_thread(lambda: parameters.call(target, arguments, keywords), on_start)
         return await value if hasattr(type(value), "__await__") else value  # A call that it made and handed on.
+
+    async def _run_in_thread(self, function: Callable[[], Any], on_start: Callable[[], None] | None) -> Any:
+        try:
+            return await self._threads.run(function, on_start)
+        except ThreadLeft:
+            self.left_behind = _THREAD_LEFT
+            raise
 
     def _is_stopped_at_once(self, function: Callable[..., Any]) -> bool:
         """Whether nobody need wait for it to clean up: a thread is left behind, a process is killed."""
@@ -424,7 +433,7 @@ class Attempts:
     def _timed_out(self, function: Callable[..., Any], timeout: float) -> ExecutionTimeoutError:
         text = f"Task {self._task.name} ({self._call_id}) timed out ({timeout:g}s)."
         if self._is_stopped_at_once(function):
-            text += " Its thread was left behind, because Python cannot stop a thread."
+            text += f" {_THREAD_LEFT}"
         return ExecutionTimeoutError(text)
 
 

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from flux import serde
+from flux import serde, telemetry
 from flux.domain.definitions import Arguments, TaskDefinition
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
@@ -310,11 +310,14 @@ class OpenCalls:
         else:
             self._end_cancelled(call_id)
 
-    def _end_cancelled(self, call_id: str) -> None:
+    def _end_cancelled(self, call_id: str, left_behind: str | None = None) -> None:
         call = self._open.get(call_id)
         if call is None or call_id in self._undoing or not self.is_live():
             return
-        self._performer.give_up(call_id)
+        left_behind = self._performer.give_up(call_id) or left_behind
+        if left_behind is not None:
+            telemetry.emit("task.left_behind", execution_id=self._driver.execution_id, call_id=call_id, task=call.name)
+        value = serde.encode(left_behind) if left_behind is not None else None
         self._attempts.pop(call_id, None)
         if isinstance(call.target, PauseRequest):
             self._close_pause(call)
@@ -322,10 +325,10 @@ class OpenCalls:
             self._undoing.add(call_id)
         self._end_inside(call)
         if call_id in self._undoing:
-            self._log.record(Type.TASK_CANCELLED, call_id, call.name, None, ROLLS_BACK)
+            self._log.record(Type.TASK_CANCELLED, call_id, call.name, value, ROLLS_BACK)
             self._launch(call)
         else:
-            self._ended(call, self._log.record(Type.TASK_CANCELLED, call_id, call.name))
+            self._ended(call, self._log.record(Type.TASK_CANCELLED, call_id, call.name, value))
 
     def _end_inside(self, call: Call) -> None:
         """End the calls inside this one that an interrupted attempt made, and that none has taken up."""
@@ -402,10 +405,10 @@ class OpenCalls:
             case Failed(data):
                 self._ended(call, self._log.record(Type.TASK_FAILED, call.id, call.name, data))
 
-    def call_stopped(self, call: Call) -> None:
+    def call_stopped(self, call: Call, left_behind: str | None) -> None:
         """A cancelled call has cleaned up; one that the closing host loop cancelled is no fact."""
         if call.id in self._cancelled:
-            self._driver.guard(self._end_cancelled, call.id)
+            self._driver.guard(self._end_cancelled, call.id, left_behind)
 
     def call_broke(self, error: BaseException) -> None:
         """Flux itself failed while it performed a call."""

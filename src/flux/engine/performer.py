@@ -58,7 +58,7 @@ class CallLog(Protocol):
         """Record and hand on the outcome of a call."""
         ...
 
-    def call_stopped(self, call: Call) -> None:
+    def call_stopped(self, call: Call, left_behind: str | None) -> None:
         """A cancelled call has cleaned up after itself."""
         ...
 
@@ -131,9 +131,15 @@ class Performer:
         performance.cancel()
         return True
 
-    def give_up(self, call_id: str) -> None:
-        """Wait no longer for a call: whatever still comes of it is dropped."""
-        self._running.pop(call_id, None)
+    def give_up(self, call_id: str) -> str | None:
+        """Wait no longer for a call: whatever still comes of it is dropped.
+
+        Returns:
+            What goes on of it all the same, in a sentence.
+        """
+        if self._running.pop(call_id, None) is None:
+            return None
+        return f"It did not stop within {self.parts.cancel_grace_seconds:g} s, and was left behind."
 
     def report(self) -> None:
         """Report now what has ended and could not be reported."""
@@ -179,7 +185,7 @@ class Performer:
             return  # Given up, stopped, or reported; or it will be.
         del self._running[call.id]
         if running[1].is_given_up:
-            self.log.call_stopped(call)  # It did not fail by itself, whatever it makes of that.
+            self.log.call_stopped(call, running[1].left_behind)  # It did not fail, whatever it makes of that.
         elif performance.cancelled():
             failure = RuntimeError("the task cancelled itself, which would end more than itself")
             self.log.call_ended(call, Failed(serde.encode_failure(failure)))

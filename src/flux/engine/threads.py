@@ -22,6 +22,10 @@ class _Job:
     is_abandoned: bool = False
 
 
+class ThreadLeft(asyncio.CancelledError):
+    """The caller was cancelled, and its thread goes on."""
+
+
 class Threads:
     """Runs sync functions off the loop, each in a copy of the caller's context.
 
@@ -46,6 +50,9 @@ class Threads:
         Args:
             function: Takes no arguments.
             on_start: Called on the caller's loop when the function leaves the queue and begins.
+
+        Raises:
+            ThreadLeft: The caller was cancelled after that.
         """
         loop = asyncio.get_running_loop()
         job = _Job(contextvars.copy_context(), function, loop, loop.create_future(), on_start)
@@ -55,7 +62,8 @@ class Threads:
         try:
             return await job.future
         except asyncio.CancelledError:
-            self._abandon(job)
+            if self._abandon(job):
+                raise ThreadLeft from None
             raise
 
     def _staff(self) -> None:
@@ -66,13 +74,15 @@ class Threads:
             self._total += 1
             threading.Thread(target=self._work, name="flux-task", daemon=True).start()
 
-    def _abandon(self, job: _Job) -> None:
+    def _abandon(self, job: _Job) -> bool:
+        """Returns: Whether it had begun."""
         with self._has_jobs:
             if job.is_running:
                 job.is_abandoned = True
                 self._total -= 1
                 if self._jobs:
                     self._staff()
+            return job.is_running
 
     def _work(self) -> None:
         while True:
