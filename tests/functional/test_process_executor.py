@@ -5,6 +5,8 @@ from pathlib import Path
 from functional.kit import run_script
 
 TASKS = """
+from flux.tasks import progress
+
 class Broken(Exception):
     pass
 
@@ -44,6 +46,12 @@ async def other():
 @task.with_options(executor="process")
 async def nested():
     return await other()
+
+@task.with_options(executor="process")
+async def telling(x):
+    progress({"done": x})
+    await asyncio.to_thread(progress, x + 1)
+    return x
 
 @task.with_options(executor="process", metadata=True)
 def told(x, *, metadata):
@@ -195,3 +203,24 @@ if __name__ == "__main__":
     print(value, pid == os.getpid())
 """
     assert run(home, body) == "8 False\n"
+
+
+def test_progress_is_recorded_in_order_before_the_result(home: Path) -> None:
+    body = """
+@workflow
+async def flow(ctx: ExecutionContext[int]):
+    return [await telling(1), await telling(5)]
+
+for event in flow.run(1).events[1:-1]:
+    print(event.type, event.value if event.type != "TASK_STARTED" else "")
+"""
+    assert run(home, body).splitlines() == [
+        "TASK_STARTED ",
+        "TASK_PROGRESS {'done': 1}",
+        "TASK_PROGRESS 2",
+        "TASK_COMPLETED 1",
+        "TASK_STARTED ",
+        "TASK_PROGRESS {'done': 5}",
+        "TASK_PROGRESS 6",
+        "TASK_COMPLETED 5",
+    ]

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from flux import serde
 from flux.engine import frames, launcher, lineage, processes
 from flux.engine.launcher import LoadingStopped
-from flux.engine.processes import RAISED, RETURNED
+from flux.engine.processes import PROGRESSED, RAISED, RETURNED
 from flux.errors import BodyError, ExecutionError, NotFoundError
 from flux.serde.classes import NotLoadedError
 
@@ -40,11 +40,15 @@ def main() -> None:
         faulthandler.enable()  # A segmentation fault says where.
     processes.become_child()
     launcher.install(_refuse)
-    lineage._BRANCH.set(lineage.Branch(_Unreachable()))  # type: ignore[arg-type]
     calls: queue.SimpleQueue[tuple[bytes, bytes]] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(channel, calls), daemon=True).start()
     while True:
-        frames.send(channel, *_answer(*calls.get()))
+        request, arguments = calls.get()
+        attempt = _Elsewhere(channel)
+        lineage._BRANCH.set(lineage.Branch(attempt))  # type: ignore[arg-type]
+        answer = _answer(request, arguments)
+        attempt.end()
+        frames.send(channel, *answer)
 
 
 def _listen(channel: int, calls: "queue.SimpleQueue[tuple[bytes, bytes]]") -> None:
@@ -62,8 +66,20 @@ def _refuse() -> NoReturn:
     )
 
 
-class _Unreachable:
-    """Stands for the attempt that runs in the parent: whoever wants something of it is refused."""
+class _Elsewhere:
+    """Stands for the attempt, which is in the parent: that is told of progress; whoever wants more of it is refused."""
+
+    def __init__(self, channel: int) -> None:
+        self._channel, self._is_over, self._lock = channel, False, threading.Lock()
+
+    def progressed(self, data: bytes) -> None:
+        with self._lock:
+            if not self._is_over:
+                frames.send(self._channel, PROGRESSED, data)
+
+    def end(self) -> None:
+        with self._lock:  # What it has left in a thread must not speak into the next call.
+            self._is_over = True
 
     def __getattr__(self, name: str) -> Any:
         return launcher.current()  # Raises in any case: while a file is loaded, what ends the loading.

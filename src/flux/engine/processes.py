@@ -23,7 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from flux import serde
-from flux.engine import frames
+from flux.engine import frames, lineage
 from flux.engine.threads import Threads, resolve
 from flux.errors import BodyError, ExecutionError, NotFoundError, UnserializableValue
 from flux.serde.classes import NotLoadedError, find, name_of
@@ -31,7 +31,7 @@ from flux.serde.classes import NotLoadedError, find, name_of
 LIMIT = max(4, os.cpu_count() or 1)
 IDLE_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
-RETURNED, RAISED = b"returned", b"raised"  # The kinds of answers.
+PROGRESSED, RETURNED, RAISED = b"progressed", b"returned", b"raised"  # The kinds of answers; the first is not the last.
 _NAME_MARK = b'{"~name"'  # Of functions and classes among encoded arguments.
 # Not `python -m`: that looks for flux before it has the parent's path.
 _PROGRAM = "import sys; sys.path[:] = sys.argv[2:]; from flux.engine.process_child import main; main()"
@@ -88,9 +88,10 @@ class Processes:
         """
         if _is_child:
             raise BodyError("a task with executor='process' cannot start a process of Flux: do that in the workflow")
-        loop = asyncio.get_running_loop()
+        loop, branch = asyncio.get_running_loop(), lineage.current()
         request = serde.encode(_request(func))
-        call = _Call(name_of(func), request, _encoded(named), loop, loop.create_future())
+        on_progress = branch.attempt.progressed if branch is not None else None
+        call = _Call(name_of(func), request, _encoded(named), loop, loop.create_future(), on_progress)
         try:
             returned, data = await self._threads.run(lambda: self._perform(call), on_start)
         except asyncio.CancelledError:
@@ -216,6 +217,7 @@ class _Call:
     arguments: bytes
     loop: asyncio.AbstractEventLoop
     ended: "asyncio.Future[None]"
+    on_progress: Callable[[bytes], None] | None
     child: "_Child | None" = None
     is_cancelled: bool = False
 
@@ -257,7 +259,12 @@ class _Child:
             EOFError, OSError: It died.
         """
         frames.send(self._channel, call.request, call.arguments)
-        return frames.receive(self._channel), frames.receive(self._channel)
+        while True:
+            kind, data = frames.receive(self._channel), frames.receive(self._channel)
+            if kind != PROGRESSED:
+                return kind, data
+            if call.on_progress is not None:
+                call.on_progress(data)
 
     def is_sound(self) -> bool:
         """Whether it still waits for a call: there is neither an end nor an answer that nobody asked for."""
