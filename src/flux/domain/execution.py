@@ -24,6 +24,14 @@ class ExecutionState(StrEnum):
 
 FINISHED = frozenset({ExecutionState.COMPLETED, ExecutionState.FAILED, ExecutionState.CANCELLED})
 
+SUSPECT_TAKEOVERS = 3  # In a row, without getting further: a worker runs one such execution at a time.
+POISON_TAKEOVERS = 5  # It ends whatever runs it: it is put aside.
+POISON = (
+    f"it was taken over {POISON_TAKEOVERS} times from processes that ended or hung while they ran it, and got no "
+    "further in between: look in the task that runs then for what ends the process (an exit, a crash of native code, "
+    'too much memory), or give that task executor="process"'
+)
+
 
 class Transition(StrEnum):
     """Everything that can move an execution."""

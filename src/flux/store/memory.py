@@ -2,14 +2,13 @@
 
 import copy
 import dataclasses
-import itertools
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flux.domain.events import ExecutionEvent
-from flux.domain.execution import ExecutionState
+from flux.domain.execution import POISON, POISON_TAKEOVERS, SUSPECT_TAKEOVERS, ExecutionState
 from flux.errors import StoreError
 from flux.ids import check_worker
 from flux.ports import (
@@ -24,9 +23,10 @@ from flux.ports import (
     Pause,
     SealedSecret,
 )
+from flux.store.constraints import is_possible
+from flux.store.rows import new_row
 
 _RUNNING, _SCHEDULED, _PAUSED = ExecutionState.RUNNING, ExecutionState.SCHEDULED, ExecutionState.PAUSED
-_LARGEST = 1 << 63
 EventList = list[ExecutionEvent]
 
 
@@ -42,6 +42,15 @@ class _Execution:
     inbox: dict[int, Message] = field(default_factory=dict)
     known: dict[str, Pause | None] = field(default_factory=dict)  # Client ids, and the pauses that they answered.
     children: list[str] = field(default_factory=list)
+    claimed_version: str = ""
+    takeovers: int = 0  # In a row, with `taken_over_seq` as the last seq.
+    taken_over_seq: int = 0
+
+    @property
+    def is_suspect(self) -> bool:
+        row = self.row
+        is_stuck = self.takeovers >= SUSPECT_TAKEOVERS and self.taken_over_seq == row.last_seq
+        return is_stuck and row.parent_id is None
 
     def set(self, **fields: Any) -> None:
         self.row = replace(self.row, **fields)
@@ -110,7 +119,8 @@ class MemoryStore:
     def claim(self, execution_id: str, *, worker: str, version: str, now: int) -> Claim | None:
         with self.memory.lock:
             found = self.memory.executions.get(execution_id)
-            return None if found is None or not _is_due(found.row, version, now) else self._claim(found, worker, now)
+            is_due = found is not None and _is_due(found.row, version, now)
+            return self._claim(found, worker, version, now) if found is not None and is_due else None
 
     def claim_ready(self, *, worker: str, workflows: Mapping[str, str], now: int, limit: int) -> list[Claim]:
         with self.memory.lock:
@@ -120,7 +130,8 @@ class MemoryStore:
                 if each.row.workflow in workflows and _is_due(each.row, workflows[each.row.workflow], now)
             ]
             due.sort(key=lambda each: (each.row.wake_at or each.row.created_at, each.row.number))
-            return [self._claim(each, worker, now) for each in due[:limit]]
+            claims = [self._claim(each, worker, workflows[each.row.workflow], now) for each in due[:limit]]
+            return [claim for claim in claims if claim is not None]
 
     def release(self, execution_id: str, *, fence: int) -> bool:
         with self.memory.lock:
@@ -137,6 +148,7 @@ class MemoryStore:
                 return False
             self.memory.changes += 1
             found.set(blocked_reason=None, blocked_version=None)
+            found.takeovers = 0
             return True
 
     # -- workers
@@ -168,11 +180,13 @@ class MemoryStore:
 
     def rescue(self, *, now: int) -> int:
         with self.memory.lock:
+            rescued = 0
             for worker, lease_expires_at in tuple(self.memory.workers.items()):
                 if worker not in self._workers and (lease_expires_at <= now or worker not in self.memory.alive):
                     del self.memory.workers[worker]
+                    rescued += self._take_over(worker)
             running = [each for each in self.memory.executions.values() if each.row.state is _RUNNING]
-            return self._release([each for each in running if each.row.worker not in self.memory.workers])
+            return rescued + self._release([each for each in running if each.row.worker not in self.memory.workers])
 
     # -- the inbox
 
@@ -274,8 +288,7 @@ class MemoryStore:
     # -- within
 
     def _append(self, append: Append) -> AppendResult:
-        is_storable = all(map(_is_storable, append.events, itertools.count(append.expected_seq + 1)))
-        if not is_storable or not _is_possible(append):
+        if not is_possible(append):
             return AppendResult.REFUSED
         if append.create is not None:
             return self._create(append, append.create)
@@ -323,13 +336,13 @@ class MemoryStore:
     def _create(self, append: Append, new: NewExecution) -> AppendResult:
         found = self.memory.executions.get(append.execution_id)
         if found is not None:
-            same = _row_of(append, new, found.row.number)
+            same = new_row(append, new, found.row.number)
             fields = "namespace workflow version location start_digest created_at".split()
             is_same = found.created_by == new.worker and all(
                 getattr(same, name) == getattr(found.row, name) for name in fields
             )
             return AppendResult.STORED if is_same and _is_stored(found, append) else AppendResult.EXISTS
-        row = _row_of(append, new, len(self.memory.executions) + 1)
+        row = new_row(append, new, len(self.memory.executions) + 1)
         parent = self.memory.executions.get(row.parent_id or "")
         if parent is not None:
             parent.children.append(append.execution_id)
@@ -375,9 +388,13 @@ class MemoryStore:
             if found.row.state in {_PAUSED, _SCHEDULED}:
                 found.set(state=_SCHEDULED, wake_at=None)
 
-    def _claim(self, found: _Execution, worker: str, now: int) -> Claim:
-        self.memory.changes += 1
+    def _claim(self, found: _Execution, worker: str, version: str, now: int) -> Claim | None:
         row = found.row
+        if found.is_suspect and any(each.is_suspect for each in self._owned(worker)):
+            return None
+        self.memory.changes += 1
+        found.claimed_version = version
+        found.takeovers = 0 if row.blocked_reason is not None else found.takeovers
         found.set(
             state=_RUNNING,
             worker=worker,
@@ -392,6 +409,21 @@ class MemoryStore:
     def _owned(self, worker: str) -> "Sequence[_Execution]":
         executions = self.memory.executions.values()
         return [each for each in executions if each.row.worker == worker and each.row.state is _RUNNING]
+
+    def _take_over(self, worker: str) -> int:
+        """Count a worker's death against what it ran, and put aside what had too many."""
+        owned = self._owned(worker)
+        busy = {each.row.parent_id for each in self.memory.executions.values() if each.row.state is _RUNNING}
+        for each in owned:
+            row = each.row
+            if row.execution_id not in busy:
+                each.takeovers = each.takeovers + 1 if each.taken_over_seq == row.last_seq else 1
+                each.taken_over_seq = row.last_seq
+        rescued = self._release(owned)
+        for each in owned:
+            if each.takeovers >= POISON_TAKEOVERS and each.taken_over_seq == each.row.last_seq:
+                each.set(blocked_reason=POISON, blocked_version=each.claimed_version or each.row.version)
+        return rescued
 
     def _release(self, executions: "Sequence[_Execution]") -> int:
         self.memory.changes += 1
@@ -416,34 +448,6 @@ class MemoryStore:
         wanted = {"workflow": workflow, "state": state, "parent_id": parent_id}
         asked = {name: value for name, value in wanted.items() if value is not None}
         return [row for row in rows if all(getattr(row, name) == value for name, value in asked.items())][:limit]
-
-
-def _row_of(append: Append, new: NewExecution, number: int) -> ExecutionRow:
-    """The row of a new execution: its first append may already park or finish it."""
-    is_born_claimed = new.worker is not None
-    state = append.state if is_born_claimed else _SCHEDULED
-    return ExecutionRow(
-        number=number,
-        execution_id=append.execution_id,
-        namespace=new.namespace,
-        workflow=new.workflow,
-        version=new.version,
-        location=new.location,
-        start_digest=new.start_digest,
-        state=state,
-        worker=new.worker if state is _RUNNING else None,
-        fence=1 if is_born_claimed else 0,
-        first_seq=1,
-        last_seq=len(append.events),
-        wake_at=append.wake_at,
-        blocked_reason=append.blocked_reason,
-        blocked_version=append.blocked_version,
-        created_at=new.created_at,
-        started_at=new.created_at if is_born_claimed else None,
-        finished_at=append.events[-1].time_us if state.is_finished else None,
-        parent_id=new.parent.execution_id if new.parent else None,
-        parent_call=new.parent.call_id if new.parent else None,
-    )
 
 
 def _is_awake(row: ExecutionRow) -> bool:
@@ -471,28 +475,6 @@ def _is_stored(found: _Execution, append: Append) -> bool:
 
 def _facts(event: ExecutionEvent) -> tuple[Any, ...]:
     return event.seq, event.type, event.call_id, event.name, event.data, event.detail_data, event.time_us
-
-
-def _is_possible(append: Append) -> bool:
-    """What the constraints of a database say of a row."""
-    is_parked_for_work = append.state is _SCHEDULED or (append.create is not None and append.create.worker is None)
-    is_unconditional = append.wake_at is None and append.blocked_reason is None
-    is_blocked = append.blocked_reason is not None
-    return (
-        (is_parked_for_work or is_unconditional)
-        and (is_blocked or append.blocked_version is None)
-        and (bool(append.events) or not append.state.is_finished)
-    )
-
-
-def _is_storable(event: ExecutionEvent, seq: int) -> bool:
-    """What no database would take is refused here, too."""
-    try:
-        f"{event.call_id}{event.name}".encode()
-        values = [value for value in (event.data, event.detail_data) if value is not None]
-        return event.seq == seq and all(type(value) is bytes for value in values) and abs(event.time_us) < _LARGEST
-    except (UnicodeEncodeError, TypeError):
-        return False
 
 
 def _copied(execution: _Execution) -> _Execution:

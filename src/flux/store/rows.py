@@ -8,7 +8,7 @@ from zlib import crc32
 from flux.domain.events import ExecutionEvent, ExecutionEventType
 from flux.domain.execution import ExecutionState
 from flux.errors import CorruptedDatabaseError, NewerDatabaseError
-from flux.ports import ExecutionRow
+from flux.ports import Append, ExecutionRow, NewExecution
 
 RESTORE = (
     "Nothing of it is served. Stop Flux, keep a copy of the file and of the -wal beside it, then restore a backup, or "
@@ -86,6 +86,34 @@ def execution_row(path: Path, names: Sequence[str], record: Sequence[Any]) -> Ex
     except ValueError:
         raise _damaged(path, str(fields["execution_id"]), f"state {fields['state']!r} does not exist") from None
     return ExecutionRow(**fields)
+
+
+def new_row(append: Append, new: NewExecution, number: int) -> ExecutionRow:
+    """The row of a new execution: its first append may already park or finish it."""
+    is_born_claimed = new.worker is not None
+    state = append.state if is_born_claimed else ExecutionState.SCHEDULED
+    return ExecutionRow(
+        number=number,
+        execution_id=append.execution_id,
+        namespace=new.namespace,
+        workflow=new.workflow,
+        version=new.version,
+        location=new.location,
+        start_digest=new.start_digest,
+        state=state,
+        worker=new.worker if state is ExecutionState.RUNNING else None,
+        fence=1 if is_born_claimed else 0,
+        first_seq=1,
+        last_seq=len(append.events),
+        wake_at=append.wake_at,
+        blocked_reason=append.blocked_reason,
+        blocked_version=append.blocked_version,
+        created_at=new.created_at,
+        started_at=new.created_at if is_born_claimed else None,
+        finished_at=append.events[-1].time_us if state.is_finished else None,
+        parent_id=new.parent.execution_id if new.parent else None,
+        parent_call=new.parent.call_id if new.parent else None,
+    )
 
 
 def _event(execution_id: str, seq: int, record: Sequence[Any]) -> ExecutionEvent | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flux.domain.events import ExecutionEvent
-from flux.domain.execution import ExecutionState
+from flux.domain.execution import POISON, POISON_TAKEOVERS, SUSPECT_TAKEOVERS, ExecutionState
 from flux.errors import StoreError
 from flux.ids import check_worker
 from flux.ports import (
@@ -202,7 +202,7 @@ class SqliteStore:
                 if worker in self._workers:
                     continue  # Whoever asks is alive, whatever its lease says.
                 if lease_expires_at <= now or not is_held(self._life_path(worker)):
-                    rescued += self._forget(cursor, worker)
+                    rescued += self._quarantine(cursor, worker) + self._forget(cursor, worker)
             return rescued + cursor.execute(_SQL["release_orphans"]).rowcount
 
     def cached_result(self, key: bytes, *, now: int) -> bytes | None:
@@ -347,7 +347,7 @@ class SqliteStore:
 
     def _claim(self, cursor: sqlite3.Cursor, number: int, *, worker: str, version: str, now: int) -> Claim | None:
         """Take an execution and read its history in one transaction: if that fails, it is not taken."""
-        claim = {"number": number, "worker": worker, "version": version, "now": now}
+        claim = {"number": number, "worker": worker, "version": version, "now": now, "suspect": SUSPECT_TAKEOVERS}
         record = cursor.execute(_SQL["claim_execution"], claim).fetchone()
         if record is None:
             return None
@@ -406,6 +406,13 @@ class SqliteStore:
             lock.close()
             raise StoreError(f"worker {worker} is alive in another process, which holds {path}: choose another id")
         self._workers[worker] = lock
+
+    @staticmethod
+    def _quarantine(cursor: sqlite3.Cursor, worker: str) -> int:
+        """Count a worker's death against what it ran, and put aside what had too many."""
+        cursor.execute(_SQL["count_takeovers"], (worker,))
+        poison = {"worker": worker, "limit": POISON_TAKEOVERS, "reason": POISON}
+        return cursor.execute(_SQL["quarantine_poison"], poison).rowcount
 
     def _forget(self, cursor: sqlite3.Cursor, worker: str) -> int:
         released = cursor.execute(_SQL["release_worker"], (worker,)).rowcount

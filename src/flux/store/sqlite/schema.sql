@@ -22,7 +22,7 @@ CREATE TABLE executions (
     created_at INTEGER NOT NULL,
     created_by TEXT,  -- The worker it was born to: tells a repeated create from a competing one.
     started_at INTEGER,
-    finished_at INTEGER, first_seq INTEGER NOT NULL DEFAULT 1, parent INTEGER REFERENCES executions (number), parent_call TEXT,
+    finished_at INTEGER, first_seq INTEGER NOT NULL DEFAULT 1, parent INTEGER REFERENCES executions (number), parent_call TEXT, claimed_version TEXT, takeovers INTEGER NOT NULL DEFAULT 0, taken_over_seq INTEGER NOT NULL DEFAULT 0,
     CHECK ((worker IS NOT NULL) = (state = 'RUNNING')),
     CHECK ((finished_at IS NOT NULL) = (state IN ('COMPLETED', 'FAILED', 'CANCELLED'))),
     CHECK (state = 'SCHEDULED' OR (fence > 0 AND started_at IS NOT NULL)),
