@@ -58,7 +58,7 @@ def gives_up(program: Any) -> bool:
 def expected(program: Program, path: str = "p") -> Any:
     """What must come of a program."""
     match program:
-        case ("work" | "ask" | "pause",):
+        case ("work" | "ask" | "pause",) | ("sleep", _):
             return path
         case ("caught",):
             return ["failed", path]
@@ -127,6 +127,11 @@ async def _signal(path: str) -> Any:
     return await wait_for_signal(path)
 
 
+async def _sleep(path: str, seconds: float) -> Any:
+    await asyncio.sleep(seconds)
+    return path
+
+
 async def _sequence(path: str, several: list[Program]) -> Any:
     return [await run(inner, f"{path}{i}") for i, inner in enumerate(several)]
 
@@ -181,6 +186,7 @@ _RUN: dict[str, Any] = {
     "caught": _caught,
     "flaky": _flaky,
     "signal": _signal,
+    "sleep": _sleep,
     "sequence": _sequence,
     "gather": _gather,
     "group": _group,

@@ -1,0 +1,13 @@
+"""Deterministic simulation: several processes, each a real app and engine, on one store, while everything goes wrong.
+
+One virtual clock and one seed decide whose turn it is and what fails, so that a seed that fails fails again.  The map:
+
+- `universe`: the clock, the lottery, and the order in which things happen.
+- `loop`, `committer`, `process`: what a simulated process consists of besides the real engine.
+- `faults`: what may go wrong in a seed, and the store that lets it go wrong.
+- `world`, `people`: what tasks act on, and who starts, answers, signals and cancels.
+- `rules`, `checker`: what must hold, after every write and at the end.
+- `programs`: workflows that nobody thought of.
+- `run`: one seed beside its twin without faults, and many seeds; `__main__` is the command.
+- `bugs`: engines with a bug, each of which a rule must find.
+"""
