@@ -10,6 +10,7 @@ import pytest
 from flux import ExecutionContext, ExecutionState, pause, task, workflow
 from flux.errors import BodyError, InvalidInputError
 from flux.tasks import continue_as_new, parallel, sleep, wait_for_signal
+from flux.testing import Bed
 from functional.kit import Kit, run_script, shape, times, types, whole
 
 
@@ -463,3 +464,36 @@ def test_whoever_begins_anew_in_time_never_meets_the_limit(monkeypatch: pytest.M
         return ctx.input
 
     assert for_ever.run(0).output == 10
+
+
+def test_a_pause_in_a_rollback_that_the_body_left_behind_is_answered_before_the_history_begins_anew() -> None:
+    async def undo() -> None:
+        await asyncio.sleep(10)  # Longer than the grace for which the body waits.
+        await pause("undone?")
+
+    @task.with_options(rollback=undo)
+    async def failing() -> None:
+        raise ValueError("no")
+
+    @task
+    async def outer() -> None:
+        await failing()
+
+    @workflow
+    async def leaving(ctx: ExecutionContext[int]) -> Any:
+        if ctx.input:
+            return "end"
+        try:
+            async with asyncio.timeout(1):
+                await asyncio.gather(outer(), endless())
+        except TimeoutError:
+            await continue_as_new(1)
+
+    async def scenario() -> Any:
+        handle = leaving.start(0)
+        await asyncio.sleep(20)
+        bed.app.send_resume(handle.execution_id, None)
+        return await asyncio.wait_for(handle.result(), 100)
+
+    with Bed().installed() as bed:
+        assert bed.run(scenario()).output == "end"

@@ -35,6 +35,7 @@ from flux.ports import AppendResult, Message, MessageKind, NewExecution
 logger = logging.getLogger("flux.engine")
 
 MICROSECONDS = 1_000_000
+_FOR_THE_WORKFLOW = frozenset({MessageKind.SIGNAL, MessageKind.CANCEL})
 
 
 class Runner:
@@ -337,8 +338,8 @@ class Runner:
     def _receive(self, message: Message) -> None:
         """Move a message from the inbox into the history, and deliver it."""
         body = self._body
-        if body is None or (isinstance(body.outcome, Continued) and message.kind is not MessageKind.CHILD):
-            return  # It is for the fresh history.
+        if body is None or (isinstance(body.outcome, Continued) and message.kind in _FOR_THE_WORKFLOW):
+            return  # It is for the fresh history; what is for a call that was left behind is not.
         if not self._inbox.receive(message):
             return  # It was received before.
         self._log.message_consumed(message.id)
