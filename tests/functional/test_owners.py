@@ -254,3 +254,34 @@ def test_an_execution_that_could_not_even_be_given_back_is_continued_by_the_same
             go()
         full.is_full = False
         assert go().output == "done"
+
+
+# -- an answer that is lost
+
+
+class ForgetfulStore(WrappedStore):
+    """The first claim is done, and its answer is an error."""
+
+    has_claimed = False
+
+    def claim(self, execution_id: str, **options: Any) -> Any:
+        claim = self._store.claim(execution_id, **options)
+        if claim is not None and not self.has_claimed:
+            self.has_claimed = True
+            raise StoreError("the connection was lost")
+        return claim
+
+
+def test_an_execution_whose_claim_got_no_answer_is_given_back_by_the_next_heartbeat(
+    store: WrappedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.closing(wrapped(monkeypatch, ForgetfulStore(store))) as app:
+        handle = echoing.start(1, execution_id="e")
+        with pytest.raises(StoreError):
+            handle.wait(10)
+        assert app.row("e").state is ExecutionState.RUNNING
+
+        app._lease.beat()
+
+        assert app.row("e").state is ExecutionState.SCHEDULED
+        assert echoing.run(execution_id="e").output == 1

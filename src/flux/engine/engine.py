@@ -50,6 +50,7 @@ class Engine:
         self._hosts: dict[asyncio.AbstractEventLoop, _Host] = {}
         self._runners: dict[str, set[Runner]] = {}
         self._owed: list[Runner] = []  # Whose executions could not be given back.
+        self._doubtful: set[str] = set()  # Which may be ours: the answer to their claim was an error.
         self._lock, self._hosts_lock = threading.Lock(), threading.Lock()
         self._watch = Watch(self._drains)
 
@@ -133,6 +134,10 @@ class Engine:
     def give_back_owed(self) -> None:
         """Try again to give back what could not be (the heartbeat calls it, when the database can be written)."""
         self._owed = [runner for runner in self._owed if not runner.free()]
+        for execution_id in tuple(self._doubtful):
+            with self._lock:
+                self._release_forgotten(execution_id, self._parts.lease.worker)
+                self._doubtful.discard(execution_id)
 
     def close(self) -> None:
         """Finish what is being written."""
@@ -170,7 +175,11 @@ class Engine:
         store, worker = self._parts.store, self._parts.lease.acquire()
         with self._lock:  # So that another thread that finds it ours finds its runner, too.
             self._release_forgotten(execution_id, worker)
-            claim = store.claim(execution_id, worker=worker, version=workflow.version, now=self._parts.clock.now())
+            try:
+                claim = store.claim(execution_id, worker=worker, version=workflow.version, now=self._parts.clock.now())
+            except (StoreError, OSError):
+                self._doubtful.add(execution_id)
+                raise
             if claim is None:
                 return None
             runner = self._runner(workflow, execution_id, inline=inline, fence=claim.row.fence, events=claim.events)
