@@ -367,3 +367,16 @@ def test_a_result_that_is_kept_elsewhere_is_not_stored_again():
 def test_a_history_of_another_workflow_is_refused():
     with pytest.raises(ExecutionConflictError, match="of the workflow 'parcel', not of 'failing'"):
         replay(finished(), failing)
+
+
+@pytest.mark.parametrize("code", ["waits busily", "ends the process"])
+def test_code_that_would_fail_an_execution_under_way_does_not_fit_it(code: str):
+    async def failing_at_once(_ctx: ExecutionContext[Any]) -> None:
+        while code == "waits busily":
+            await asyncio.sleep(0)
+        raise SystemExit(3)
+
+    paused = cancelled.run()
+
+    with pytest.raises(BodyError, match="the execution would fail with"):
+        replay(paused, Workflow(failing_at_once, {"name": "cancelled"}))

@@ -40,7 +40,9 @@ def divergence_of(
     body = Body(workflow, context, history, started.time_us, idle)
     try:
         body.replay()
-        return body.divergence or (_other_end(body, history.events[-1], idle) if history.is_finished else None)
+        if body.divergence is None and history.is_finished:
+            return _other_end(body, history.events[-1], idle)
+        return body.divergence or _failed(body)
     finally:
         body.unload()
 
@@ -62,6 +64,13 @@ class _Idle:
 
     def combinator_ended(self, call_id: str, name: str, outcome: Type, data: bytes) -> None:
         """What follows from that is told of."""
+
+
+def _failed(body: Body) -> BodyError | None:
+    """What would end an execution that is under way: a busy wait, SystemExit."""
+    if body.failure is None:
+        return None
+    return BodyError(f"the execution would fail with {type(body.failure).__name__}: {body.failure}")
 
 
 def _other_end(body: Body, last: ExecutionEvent, idle: _Idle) -> NonDeterminismError | None:
