@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -90,6 +91,33 @@ def show(
     from flux.cli.report import print_execution
 
     print_execution(app.store, row, events, now_us=app.clock.now(), show_all=show_all)
+    return Exit.OK
+
+
+@executions.command()
+def export(
+    execution_id: IdArgument,
+    to: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write it there, not to stdout.")
+    ] = None,
+) -> int:
+    """Write the history of an execution as text, which flux.testing.replay tries on changed code.
+
+    \b
+    Examples:
+      flux executions export order-7 -o tests/histories/order-7.json
+      flux executions export order-7 | jq .state
+    """
+    from flux import files
+    from flux.domain.exported import export_history
+
+    app, row = _find(execution_id)
+    text = export_history(app.engine.context(row))
+    if to is None:
+        output.data_of_json(text.rstrip("\n"))
+    else:
+        files.write(to.absolute(), text.encode())
+        message(f"{row.execution_id} exported to {to}", style="good")
     return Exit.OK
 
 

@@ -12,6 +12,7 @@ import typer
 
 from flux import __version__
 from flux.cli import output
+from flux.cli.check import check
 from flux.cli.doctor import doctor
 from flux.cli.executions import executions
 from flux.cli.lint import lint_files
@@ -28,6 +29,7 @@ application = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 application.command()(run)
+application.command()(check)
 application.command()(doctor)
 application.command("lint")(lint_files)
 application.add_typer(executions, name="executions")

@@ -92,7 +92,11 @@ def data(text: str) -> None:
 
 def data_json(value: Any, *, indent: int | None = 2) -> None:
     """Write a value as JSON to stdout; what the terminal would obey is escaped by JSON itself."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    data_of_json(json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+def data_of_json(text: str) -> None:
+    """Write JSON to stdout with what the terminal would obey escaped, which leaves its values as they are."""
     data(_NOT_JSON_ESCAPED.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
 
 
