@@ -121,6 +121,7 @@ def test_an_example_survives_every_crash(
     with case.world(module):
         report = crash_everywhere(getattr(module, case.workflow), case.input(module), ledger=ledger, **case.options)
 
+    print(f"{case}: {report}")
     assert report.points >= 5
     assert report.interrupted == 0
     assert len(ledger.effects) == case.effects
