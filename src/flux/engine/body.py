@@ -10,6 +10,7 @@ import contextvars
 import functools
 import heapq
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
@@ -362,7 +363,7 @@ class Body:
         call = self._waiting.pop(event.call_id, None)
         if call is None:
             if not event.call_id.isdecimal() or int(event.call_id) > self._calls:
-                self._diverged(divergence.not_made(event, self.line))
+                self._check_all_made(event)
             return
         future = call.future
         if future.done():
@@ -391,14 +392,22 @@ class Body:
             self.loop.advance(timer.when())
             self.loop.fire(timer)
         elif int(event.call_id) > self._calls or event.call_id in self._waiting:
-            self._diverged(divergence.not_made(event, self.line))
+            self._check_all_made(event)
 
-    def _check_all_made(self) -> None:
-        """Every recorded start must have been made, or something the code did is no longer in the code."""
-        for call_id, record in self._history.calls.items():
-            if record.started is not None and call_id.isdecimal() and int(call_id) > self._calls:
-                self._diverged(divergence.not_made(record.started, self.line))
-                return
+    def _check_all_made(self, completion: ExecutionEvent | None = None) -> None:
+        """Every recorded start must have been made, or something the code did is no longer in the code.
+
+        Args:
+            completion: Of a call that was not made; the first one that was left out is told of.
+        """
+        calls = self._history.calls.items()
+        starts = (record.started for id_, record in calls if id_.isdecimal() and int(id_) > self._calls)
+        before = completion.seq if completion is not None else math.inf
+        recorded = next((event for event in starts if event is not None and event.seq < before), completion)
+        if recorded is not None:
+            code = getattr(inspect.unwrap(self.workflow.func), "__code__", None)  # If it has ended, it waits nowhere.
+            line = self.line or (f"{code.co_filename}:{code.co_firstlineno}" if code else "")
+            self._diverged(divergence.not_made(recorded, line))
 
     def _diverged(self, error: NonDeterminismError) -> None:
         """Kept here, not raised: the body could swallow it."""

@@ -38,6 +38,8 @@ def other_end(recorded: ExecutionEvent, outcome: ExecutionEventType) -> NonDeter
 def not_recorded(call_id: str, name: str, history: History, line: str) -> NonDeterminismError:
     """The code made a call that history does not have at this place."""
     after = next((e for e in history.events if e.call_id == call_id), None)
+    if after is not None and after.type is ExecutionEventType.TIMER_FIRED:
+        return not_a_timer(after, name)
     return _error(f"the code called {name!r} as call {call_id}, history has no such call there", after, line)
 
 
