@@ -21,7 +21,7 @@ from flux.engine import outcomes
 from flux.engine.body import Body, Continued, Raised, Returned
 from flux.engine.calls import Call
 from flux.engine.children import Children, Drive
-from flux.engine.inbox import MESSAGES_AT_ONCE, Inbox, Post
+from flux.engine.inbox import FOR_THE_WORKFLOW, MESSAGES_AT_ONCE, Inbox, Post
 from flux.engine.journal import Journal, Log
 from flux.engine.length import Length
 from flux.engine.loop import BodyTimer, Drain
@@ -35,7 +35,6 @@ from flux.ports import AppendResult, Message, MessageKind, NewExecution
 logger = logging.getLogger("flux.engine")
 
 MICROSECONDS = 1_000_000
-_FOR_THE_WORKFLOW = frozenset({MessageKind.SIGNAL, MessageKind.CANCEL})
 
 
 class Runner:
@@ -338,7 +337,7 @@ class Runner:
     def _receive(self, message: Message) -> None:
         """Move a message from the inbox into the history, and deliver it."""
         body = self._body
-        if body is None or (isinstance(body.outcome, Continued) and message.kind in _FOR_THE_WORKFLOW):
+        if body is None or (isinstance(body.outcome, Continued) and message.kind in FOR_THE_WORKFLOW):
             return  # It is for the fresh history; what is for a call that was left behind is not.
         if not self._inbox.receive(message):
             return  # It was received before.
