@@ -33,7 +33,7 @@ def write(path: Path, data: bytes, *, mode: int = 0o666) -> None:
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             file.write(data)
             file.flush()
-            _sync(file.fileno())
+            sync(file.fileno())
         new.replace(path)
     except BaseException:
         with suppress(OSError):
@@ -74,12 +74,17 @@ def sync_folder(path: Path) -> None:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _sync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _sync(descriptor: int) -> None:
+def sync(descriptor: int) -> None:
+    """Bring what was written to an open file to the disk.
+
+    Raises:
+        OSError: It is not certain that it is there.
+    """
     if sys.platform == "darwin":  # There, fsync hands the data to the drive, which may forget it.
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
     else:

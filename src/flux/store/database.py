@@ -9,11 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flux.errors import CorruptedDatabaseError, StoreError
+from flux.files import sync
 from flux.store.file_lock import FileLock
 from flux.store.migrate import migrate
 from flux.store.rows import RESTORE
 
 PATIENCE_SECONDS = 5.0
+_CHUNK = 1 << 20
 _PRAGMAS: dict[str, str | int] = {
     "busy_timeout": int(PATIENCE_SECONDS * 1000),  # First: the others may have to wait.
     "journal_mode": "wal",
@@ -57,11 +59,13 @@ class Database:
         self._readers: deque[tuple[int, sqlite3.Connection]] = deque()
         self._writer: sqlite3.Connection | None = None
         self._watcher: sqlite3.Connection | None = None
+        self._is_doubtful = False  # Whether the WAL may hold what a failed sync left in the cache of the system alone.
         self._lock = _make_lock(self.path)
         try:
             with self.exclusive():
                 self._writer = self._open_writer("rwc")
                 self._watcher = self._open_reader()
+                self._sync_wal()  # Whoever wrote it last may have been killed before it did.
         except BaseException:
             self._lock.close()
             raise
@@ -113,9 +117,13 @@ class Database:
             self._writer = self._writer or self._open_writer("rw")
             cursor = self._writer.cursor()
             cursor.execute("BEGIN IMMEDIATE")
+            if self._is_doubtful:
+                self._sync_wal(rewrite=True)
+                self._is_doubtful = False
             yield cursor
             cursor.execute("COMMIT")
         except sqlite3.Error as error:
+            self._is_doubtful = True
             self._drop_writer()
             raise self._explain(error) from error
         except BaseException:
@@ -162,6 +170,9 @@ class Database:
         with self.exclusive():
             self._drop_all()
             self._writer = self._open_writer("rw")
+            if self._is_doubtful:
+                with self.transaction():
+                    pass  # It is settled before anybody reads.
             self._watcher = self._open_reader()
 
     def close(self) -> None:
@@ -196,6 +207,25 @@ class Database:
             if not taken:
                 self._mutex.release()
         return taken
+
+    def _sync_wal(self, *, rewrite: bool = False) -> None:
+        """Have on disk what SQLite reads from the WAL as committed, before it counts.
+
+        Args:
+            rewrite: Write the same bytes once more. After a failed sync the system may take them for written, and a
+                later sync for nothing to do.  No one else may write meanwhile.
+        """
+        try:
+            with self.path.with_name(f"{self.path.name}-wal").open("r+b") as wal:
+                while rewrite and (chunk := wal.read(_CHUNK)):
+                    wal.seek(-len(chunk), os.SEEK_CUR)
+                    wal.write(chunk)
+                wal.flush()
+                sync(wal.fileno())
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise StoreError(f"{self.path}-wal cannot be written: {error}. {_ADVICE[sqlite3.SQLITE_IOERR]}") from error
 
     def _open_writer(self, mode: str) -> sqlite3.Connection:
         writer = self._connect(mode, _PRAGMAS)
