@@ -15,7 +15,9 @@ from zlib import crc32
 
 from flux import ExecutionContext, task, telemetry, workflow
 from flux.engine.journal import Log
+from flux.errors import StoreError
 from flux.ports import AppendResult
+from flux.store.database import Database
 from flux.store.sqlite import SqliteStore
 from flux.tasks import sleep
 
@@ -126,11 +128,40 @@ def results_in_memory() -> None:
     SqliteStore._append = pretend
 
 
+def failures_are_successes() -> None:
+    """BROKEN: what could not be written is acknowledged all the same."""
+    append = SqliteStore._append
+
+    def careless(self: Any, appends: Any) -> Any:
+        try:
+            return append(self, appends)
+        except StoreError:
+            return [AppendResult.STORED for _ in appends]
+
+    SqliteStore._append = careless
+
+
+def same_handle() -> None:
+    """BROKEN: after an error the connection is used again."""
+    drop = Database._drop_writer
+
+    def keep(self: Any) -> None:
+        if self._closed:
+            drop(self)
+        elif self._writer is not None and self._writer.in_transaction:
+            self._writer.execute("ROLLBACK")
+
+    Database._drop_writer = keep
+    Database.reopen = lambda self: None
+
+
 BUILDS = {
     "sound": lambda: None,
     "slow_disk": slow_disk,
     "no_output_commit": no_output_commit,
     "results_in_memory": results_in_memory,
+    "failures_are_successes": failures_are_successes,
+    "same_handle": same_handle,
 }
 
 
