@@ -3,6 +3,7 @@
 import sqlite3
 
 from flux.ports import Append, MessageKind
+from flux.store.rows import message_checksum
 from flux.store.statements import SQL
 
 
@@ -26,7 +27,8 @@ def deliver(
 ) -> None:
     """Put a message into an execution's inbox, and wake it."""
     message = {"execution": number, "kind": kind.value, "call_id": call_id, "name": name, "data": data}
-    cursor.execute(SQL["send_message"], message | {"now": now, "client_id": client_id})
+    checksum = message_checksum(number, kind.value, call_id, name, now, data)
+    cursor.execute(SQL["send_message"], message | {"now": now, "client_id": client_id, "checksum": checksum})
     cursor.execute(SQL["wake_execution"], {"number": number})
 
 

@@ -298,7 +298,7 @@ class Database:
 
     def _explain(self, error: sqlite3.Error) -> StoreError:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
+        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}:  # The last: tables, columns.
             return CorruptedDatabaseError(f"{self.path} is damaged: {error}. {RESTORE}")
         advice = _ADVICE.get(code, "Whether it was stored is unknown: reopen the store, then send it again")
         return StoreError(f"{self.path} cannot be used: {error}. {advice}")

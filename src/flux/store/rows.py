@@ -8,7 +8,7 @@ from zlib import crc32
 from flux.domain.events import ExecutionEvent, ExecutionEventType
 from flux.domain.execution import ExecutionState
 from flux.errors import CorruptedDatabaseError, NewerDatabaseError
-from flux.ports import Append, ExecutionRow, NewExecution
+from flux.ports import Append, CachedResult, ExecutionRow, Message, MessageKind, NewExecution
 
 RESTORE = (
     "Nothing of it is served. Stop Flux, keep a copy of the file and of the -wal beside it, then restore a backup, or "
@@ -36,6 +36,47 @@ def checksum(execution_id: str, fields: Sequence[Any]) -> int:
     if detail:
         crc = crc32(detail, crc)
     return crc
+
+
+def message_checksum(execution: int, kind: str, call_id: str, name: str, sent_at: int, data: bytes) -> int:
+    """The CRC-32 of a message in an inbox."""
+    return crc32(data, crc32(f"{execution}\n{kind}\n{call_id}\n{name}\n{sent_at}\n{len(data)}".encode()))
+
+
+def cached_row(result: CachedResult) -> tuple[Any, ...]:
+    """A cached result as a row for `cache_result`."""
+    key, data, expires_at = result.key, result.data, result.expires_at
+    return key, data, expires_at, _cached_checksum(key, expires_at, data)
+
+
+def message(path: Path, execution_id: str, record: Sequence[Any]) -> Message:
+    """A record of `list_messages` as the value that the port speaks of.
+
+    Raises:
+        CorruptedDatabaseError: It is not what was written.
+    """
+    id_, kind, call_id, name, data, sent_at, stored, number = record
+    try:
+        kind, call_id, name = kind.decode(), call_id.decode(), name.decode()
+        intact = stored in {None, message_checksum(number, kind, call_id, name, sent_at, data)}
+        found = Message(id=id_, kind=MessageKind(kind), call_id=call_id, name=name, data=data, sent_at=sent_at)
+    except (AttributeError, TypeError, ValueError):
+        intact = False
+    if not intact:
+        raise _damaged(path, execution_id, f"message {id_} of its inbox is not what was written")
+    return found
+
+
+def cached_result(path: Path, key: bytes, record: Sequence[Any]) -> bytes:
+    """The bytes of a record of `find_cached_result`.
+
+    Raises:
+        CorruptedDatabaseError: They are not what was written.
+    """
+    data, expires_at, stored = record
+    if type(data) is not bytes or stored not in {None, _cached_checksum(key, expires_at, data)}:
+        raise CorruptedDatabaseError(f"{path} is damaged: a cached result is not what was written. {RESTORE}")
+    return data
 
 
 def event_rows(
@@ -114,6 +155,10 @@ def new_row(append: Append, new: NewExecution, number: int) -> ExecutionRow:
         parent_id=new.parent.execution_id if new.parent else None,
         parent_call=new.parent.call_id if new.parent else None,
     )
+
+
+def _cached_checksum(key: bytes, expires_at: int | None, data: bytes) -> int:
+    return crc32(data, crc32(key, crc32(f"{expires_at}\n{len(data)}".encode())))
 
 
 def _event(execution_id: str, seq: int, record: Sequence[Any]) -> ExecutionEvent | None:

@@ -5,7 +5,7 @@ import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from flux.store.companions import ask_to_cancel, deliver, move_pauses, restart_h
 from flux.store.database import Database
 from flux.store.file_lock import FileLock, is_held
 from flux.store.overflow import Overflow
-from flux.store.rows import event_rows, execution_row, history
+from flux.store.rows import cached_result, cached_row, event_rows, execution_row, history, message
 from flux.store.statements import SQL as _SQL
 
 logger = logging.getLogger("flux")
@@ -149,17 +149,8 @@ class SqliteStore:
         restore = self._overflow.restore  # The result of a child is in the file that its own history refers to.
         with self._database.read() as cursor:
             records = cursor.execute(_SQL["list_messages"], (execution_id,)).fetchall()
-        return [
-            Message(
-                id=id_,
-                kind=MessageKind(kind),
-                call_id=call_id,
-                name=name,
-                data=restore(execution_id, data),
-                sent_at=sent_at,
-            )
-            for id_, kind, call_id, name, data, sent_at in records
-        ]
+        found = [message(self._path, execution_id, record) for record in records]
+        return [replace(each, data=restore(execution_id, each.data)) for each in found]
 
     def addressed(self, worker: str) -> list[str]:
         with self._database.read() as cursor:
@@ -208,7 +199,7 @@ class SqliteStore:
     def cached_result(self, key: bytes, *, now: int) -> bytes | None:
         with self._database.read() as cursor:
             found = cursor.execute(_SQL["find_cached_result"], {"key": key, "now": now}).fetchone()
-            return None if found is None else found[0]
+            return None if found is None else cached_result(self._path, key, found)
 
     def secrets(self) -> list[SealedSecret]:
         with self._database.read() as cursor:
@@ -313,7 +304,7 @@ class SqliteStore:
         if append.cancels:
             ask_to_cancel(cursor, append)
         for result in append.cached:
-            cursor.execute(_SQL["cache_result"], (result.key, result.data, result.expires_at))
+            cursor.execute(_SQL["cache_result"], cached_row(result))
 
     def _create(self, cursor: sqlite3.Cursor, append: Append, new: NewExecution, rows: EventRows) -> AppendResult:
         """Insert the execution's row; if its id was free, add the events to `rows`."""

@@ -65,7 +65,7 @@ CREATE TABLE inbox (
     call_id TEXT NOT NULL,
     name TEXT NOT NULL,
     data BLOB,  -- NULL once it is in the history; the row stays, so that a repeat is recognised.
-    sent_at INTEGER NOT NULL,
+    sent_at INTEGER NOT NULL, checksum INTEGER,
     UNIQUE (execution, client_id)
 ) STRICT;
 
@@ -88,4 +88,4 @@ CREATE TABLE cached_results (
     key BLOB PRIMARY KEY,
     data BLOB NOT NULL,
     expires_at INTEGER  -- NULL: never.
-) STRICT, WITHOUT ROWID;
+, checksum INTEGER) STRICT, WITHOUT ROWID;

@@ -1,5 +1,0 @@
--- How often in a row an execution was taken over from the dead without getting further: to quarantine poison.
-
-ALTER TABLE executions ADD COLUMN claimed_version TEXT;
-ALTER TABLE executions ADD COLUMN takeovers INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE executions ADD COLUMN taken_over_seq INTEGER NOT NULL DEFAULT 0;
