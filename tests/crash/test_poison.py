@@ -6,47 +6,19 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from crash.processes import SOURCE, child
+from crash.processes import SOURCE
+from crash.supervised import DEATHS_AT_MOST, schedule, work
 from flux.domain.execution import POISON, POISON_TAKEOVERS
 from flux.store.sqlite import SqliteStore
 
-LANES = 2
-DEATHS_AT_MOST = 4 * POISON_TAKEOVERS  # A build without quarantine would go on for ever.
 ENDS = {"exits": 3, "crashes": -signal.SIGSEGV, "grows": -signal.SIGKILL}
 
 pytestmark = pytest.mark.slow
-
-
-def scheduled(directory: Path, *wanted: str) -> None:
-    with child("pool.py", directory) as maker:
-        for each in wanted:
-            maker.say(f"20 sound schedule {each}")
-            assert maker.line() == "0"
-
-
-def supervised(directory: Path, build: str, slots: int) -> list[int]:
-    """A process that is started again whenever it has died; the exit codes of the dead."""
-    deaths = []
-    with child("pool.py", directory) as maker:
-        while len(deaths) < DEATHS_AT_MOST:
-            maker.say(f"60 {build} work {slots}")
-            code = int(maker.line() or 0)
-            if code == 0:
-                break
-            deaths.append(code)
-    return deaths
-
-
-def work(directory: Path, build: str = "sound", lanes: int = LANES, slots: int = 12) -> list[int]:
-    with ThreadPoolExecutor(lanes) as threads:
-        ended = [threads.submit(supervised, directory, build, slots) for _ in range(lanes)]
-        return [code for each in ended for code in each.result()]
 
 
 def effects(directory: Path) -> collections.Counter[tuple[str, str]]:
@@ -67,7 +39,7 @@ def flux(directory: Path, *arguments: str) -> str:
 
 @pytest.mark.parametrize("how", ENDS)
 def test_what_ends_its_process_each_time_is_tried_five_times_and_put_aside_with_the_reason(tmp_path, how):
-    scheduled(tmp_path, f'poison 1 "{how}"', "healthy 10 [3,0.01]")
+    schedule(tmp_path, f'poison 1 "{how}"', "healthy 10 [3,0.01]")
 
     assert work(tmp_path) == [ENDS[how]] * POISON_TAKEOVERS
 
@@ -81,7 +53,7 @@ def test_what_ends_its_process_each_time_is_tried_five_times_and_put_aside_with_
 
 
 def test_a_person_who_asks_has_poison_tried_again(tmp_path):
-    scheduled(tmp_path, 'poison 1 "exits"')
+    schedule(tmp_path, 'poison 1 "exits"')
     work(tmp_path)
     with closing(SqliteStore(tmp_path / ".flux" / "flux.db")) as store:
         assert store.unblock("poison-0-exits")
@@ -91,16 +63,16 @@ def test_a_person_who_asks_has_poison_tried_again(tmp_path):
 
 
 def test_control_without_quarantine_poison_ends_processes_for_ever(tmp_path):
-    scheduled(tmp_path, 'poison 1 "exits"')
+    schedule(tmp_path, 'poison 1 "exits"')
 
-    assert len(work(tmp_path, "no_quarantine", lanes=1)) == DEATHS_AT_MOST
+    assert len(work(tmp_path, build="no_quarantine", lanes=1)) == DEATHS_AT_MOST
     assert rows(tmp_path)["poison-0-exits"].blocked_reason is None
 
 
 def blamed(directory: Path, build: str) -> set[str]:
     """Poison that ends its process at once, among neighbours whose first task takes longer than that."""
-    scheduled(directory, "healthy 10 [1,0.4]", 'poison 1 "exits"')
-    work(directory, build, lanes=1)
+    schedule(directory, "healthy 10 [1,0.4]", 'poison 1 "exits"')
+    work(directory, build=build, lanes=1)
     return {id_ for id_, row in rows(directory).items() if row.blocked_reason}
 
 
@@ -116,7 +88,7 @@ def test_control_without_isolation_the_neighbours_of_poison_are_blamed_too(tmp_p
 def seconds(directory: Path, *others: str) -> float:
     """How long a hundred healthy executions take."""
     directory.mkdir()
-    scheduled(directory, *others, "healthy 100 [11,0.1]")
+    schedule(directory, *others, "healthy 100 [11,0.1]")
     began = time.monotonic()
     work(directory)
     took = time.monotonic() - began
