@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import ExecutionState
-from flux.domain.history import DECIDED_BY_BODY
+from flux.domain.history import DECIDED_BY_BODY, ROLLS_BACK
 from flux.ids import child_id
 from flux.ports import Append, ExecutionRow, Pause
 from flux.store.memory import Memory
@@ -26,6 +26,7 @@ ENDS = {
     Type.WORKFLOW_CANCELLED: ExecutionState.CANCELLED,
 }
 OUTCOMES = frozenset({Type.TASK_COMPLETED, Type.TASK_FAILED, Type.TASK_CANCELLED})
+UNDONE = frozenset({Type.TASK_ROLLBACK_COMPLETED, Type.TASK_ROLLBACK_FAILED})
 CLAIMS = frozenset({"claim", "claim_ready"})
 
 
@@ -36,6 +37,8 @@ class Seen:
     Attributes:
         generation: How often it began anew, plus one.
         counts: Of events, by (type, call id), in this generation.
+        ended: The calls that have an outcome.
+        undoing: The calls that were cancelled and are rolled back: they have ended when that has.
         open: Pauses that may be answered.
     """
 
@@ -44,12 +47,18 @@ class Seen:
     inbox: frozenset[int] = frozenset()
     generation: int = 1
     counts: Counter[tuple[Type, str]] = field(default_factory=Counter)
+    ended: set[str] = field(default_factory=set)
+    undoing: set[str] = field(default_factory=set)
     open: set[str] = field(default_factory=set)
     signals: list[list[bytes]] = field(default_factory=lambda: [[]])  # In each generation.
 
-    @property
-    def outcomes(self) -> set[str]:
-        return {call_id for (type_, call_id) in self.counts if type_ in OUTCOMES}
+    def begin_anew(self) -> None:
+        """A fresh history begins."""
+        self.generation += 1
+        self.events = []
+        for each in (self.counts, self.ended, self.undoing, self.open):
+            each.clear()
+        self.signals.append([])
 
 
 class Checker:
@@ -63,6 +72,7 @@ class Checker:
         self._universe, self._memory = universe, memory
         self.seen: dict[str, Seen] = {}
         self.effects: set[Key] = set()
+        self._children: set[tuple[str, int, str]] = set()
         self._workers: dict[str, int] = {}
         self._causes: Counter[tuple[str, int, str, Type]] = Counter()
         self._acted: set[tuple[Effect, int]] = set()
@@ -78,6 +88,7 @@ class Checker:
             seen = self.seen.get(execution_id)
             if seen is None:
                 seen = self.seen[execution_id] = Seen(found.row)
+                self._check_birth(found.row)
                 self._check_events(seen, found.events, found.fences)
             elif found.row is not seen.row:
                 self._check_row(process, name, kwargs, seen, found.row)
@@ -89,6 +100,15 @@ class Checker:
         if name == "resume" and result is not None:
             self._check_answer(args[0], result)
         self._workers = dict(self._memory.workers)
+
+    def _check_birth(self, row: ExecutionRow) -> None:
+        if row.parent_id is None or row.parent_call is None:
+            return
+        parent = self.seen[row.parent_id]
+        call = row.parent_id, parent.generation, row.parent_call
+        if call in self._children:
+            self._breach("child", f"the call {call} has a second child: {row}")
+        self._children.add(call)
 
     def _check_row(self, process: "Process", name: str, kwargs: Any, seen: Seen, row: ExecutionRow) -> None:
         old = seen.row
@@ -120,11 +140,8 @@ class Checker:
         if row.first_seq != seen.row.first_seq:
             if row.first_seq != seen.row.last_seq + 1:
                 self._breach("kept", f"{row.execution_id} begins anew at {row.first_seq}, not after {seen.row.last_seq}")
-            seen.generation += 1
-            seen.counts.clear()
-            seen.open.clear()
-            seen.signals.append([])
-            old = seen.events = []
+            seen.begin_anew()
+            old = seen.events
         if len(events) < len(old) or not all(map(operator.is_, old, events)):
             self._breach("kept", f"{name} changes what was stored of {row.execution_id}")
         if len(events) > len(old):
@@ -163,11 +180,16 @@ class Checker:
         counts[event.type, call_id] += 1
         self._causes[execution_id, seen.generation, call_id, event.type] += 1
         is_second = counts[event.type, call_id] > 1
-        if event.type in OUTCOMES:
-            if is_second or sum(counts[type_, call_id] for type_ in OUTCOMES) > 1:
+        if event.detail_data == ROLLS_BACK:
+            seen.undoing.add(call_id)
+        if (event.type in OUTCOMES and event.detail_data != ROLLS_BACK) or (
+            event.type in UNDONE and call_id in seen.undoing
+        ):
+            if call_id in seen.ended:
                 self._breach("once", f"the outcome {event} is a second one")
             if not counts[Type.TASK_STARTED, call_id]:
                 self._breach("once", f"{event} ends what has not begun")
+            seen.ended.add(call_id)
             self._check_child(seen, event)
         elif is_second and event.type in {Type.TASK_STARTED, Type.TIMER_FIRED, Type.WORKFLOW_CANCELLING}:
             self._breach("once", f"{event} is there already")
@@ -177,7 +199,7 @@ class Checker:
             seen.signals[-1].append(event.data or b"")
 
     def _check_child(self, seen: Seen, event: ExecutionEvent) -> None:
-        if event.detail_data == DECIDED_BY_BODY or event.type is Type.TASK_CANCELLED:
+        if event.detail_data == DECIDED_BY_BODY:
             return
         child = self._memory.executions.get(child_id(event.execution_id, seen.generation, event.call_id))
         if child is not None and child.row.finished_at is None:
@@ -222,7 +244,7 @@ class Checker:
         seen = self.seen.get(effect.execution_id)
         is_owner = seen is not None and seen.row.fence == fence and seen.row.worker in process.workers
         if seen is not None and is_owner and effect.generation == seen.generation and not effect.part:
-            if effect.call_id in seen.outcomes:
+            if effect.call_id in seen.ended:
                 self._breach("again", f"{effect} has ended, and acts")
 
     def _check_trust(self, process: "Process", effect: Effect) -> None:

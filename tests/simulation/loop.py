@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 MICROSECONDS = 1_000_000
+NEVER = 1 << 62
 CLOSE_TRIES = 20  # What awaits in its clean-up is closed again.
 
 
@@ -41,13 +42,13 @@ class ProcessLoop(asyncio.BaseEventLoop):
         heapq.heappush(self._due, (us, self._armed, timer))
         return timer
 
-    def next_due(self) -> int | None:
-        """When a callback is due next: now, if one is ready; None if nothing is left to do."""
+    def next_due(self) -> int:
+        """When a callback is due next: at once, if one is ready."""
         if self._ready:
             return 0
         while self._due and self._due[0][2]._cancelled:
             heapq.heappop(self._due)
-        return self._due[0][0] if self._due else None
+        return self._due[0][0] if self._due else NEVER
 
     def turn(self) -> None:
         """Run the next callback, as the running loop."""

@@ -14,7 +14,7 @@ from flux.testing.virtual_time import EPOCH_US
 from simulation.committer import SimulatedCommitter
 from simulation.faults import FaultyStore, Killed, Mix
 from simulation.loop import ProcessLoop
-from simulation.universe import MICROSECONDS, Universe
+from simulation.universe import MICROSECONDS, NEVER, Universe
 
 from support.world import World
 
@@ -83,7 +83,7 @@ class Process:
         self._has_heart = False
         self.app._lease._start = self._start_heart  # type: ignore[method-assign]  # In place of the thread.
         self.app.engine._watch.wake = lambda: None  # type: ignore[method-assign]  # No body computes for long here.
-        universe.processes.append(self)
+        universe.begin(self)
 
     # -- what it does
 
@@ -109,12 +109,9 @@ class Process:
         """How long a commit is on its way."""
         return self.universe.lottery(self.mix.latency)
 
-    def next_due(self) -> int | None:
+    def next_due(self) -> int:
         """When its loop can take a turn."""
-        if not self.is_alive:
-            return None
-        due = self.loop.next_due()
-        return None if due is None else max(due, self.blocked_until)
+        return max(self.loop.next_due(), self.blocked_until) if self.is_alive else NEVER
 
     def turn(self) -> None:
         """Run the next callback of its loop; it may die of that."""
@@ -142,6 +139,7 @@ class Process:
         if self.is_alive:
             self.universe.note(self.name, f"dies {why}")
             self.is_alive = False
+            self.universe.living.remove(self)
             if not self.mix.leaves_proof:
                 self._inner.kill()
 

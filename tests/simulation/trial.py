@@ -22,6 +22,7 @@ from simulation.programs import Request, draw_request, simulated
 from simulation.rules import Violation
 from simulation.universe import Trace, Universe
 from simulation.world import Key, SimulatedWorld
+from support.law import check_complete
 from support.simulation import plain
 
 FAULTY_SECONDS = 6.0
@@ -83,6 +84,7 @@ class Trial:
         client = self._process("client", mix.of_people())
         self.client = Client(client, self.memory, impatience=plan.impatience)
         self.workers: list[Process] = []
+        self._seen_changes = -1
 
     def run(self) -> Result:
         """Run it to its end.
@@ -104,6 +106,7 @@ class Trial:
             rows = [each.row for each in self.memory.executions.values() if each.row.finished_at is None]
             raise Violation("liveness", f"{HEALTHY_SECONDS:g} s after the last fault this has not ended: {rows}")
         self._check_acknowledged()
+        self._check_complete()
         roots = [each.execution_id for each in self.plan.requests]
         return Result({each: self._end_of(each) for each in roots}, self.checker.effects)
 
@@ -198,8 +201,8 @@ class Trial:
     def _heal(self) -> None:
         """Faults stop, and whoever died comes back."""
         self.universe.note("all", "faults stop")
-        self.mix = self.mix.healed()
-        for process in self.universe.processes:
+        self.mix, self._seen_changes = self.mix.healed(), -1
+        for process in self.universe.living:
             process.mix = self.mix
             process.cut_off_until = 0
         for process in self.workers:
@@ -209,6 +212,9 @@ class Trial:
     # -- the end
 
     def _is_over(self) -> bool:
+        if self._seen_changes == self.memory.changes:
+            return False  # As it was.
+        self._seen_changes = self.memory.changes
         executions = self.memory.executions
         roots = [executions.get(each.execution_id) for each in self.plan.requests]
         return all(each is not None and each.row.finished_at is not None for each in roots) and all(
@@ -219,6 +225,14 @@ class Trial:
         found = self.memory.executions[execution_id]
         data = found.events[-1].data
         return found.row.state, plain(serde.decode(data)) if data is not None else None
+
+    def _check_complete(self) -> None:
+        """Every call has ended, and so has every rollback."""
+        for found in self.memory.executions.values():
+            try:
+                check_complete(found.events)
+            except AssertionError as error:
+                raise Violation("once", f"{found.row.execution_id}: {error}") from error
 
     def _check_acknowledged(self) -> None:
         """Every acknowledged signal is in the history, once in a generation, in the order of its sender."""

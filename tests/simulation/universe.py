@@ -6,12 +6,12 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from simulation.loop import MICROSECONDS, NEVER
 from simulation.rules import Violation
 
 if TYPE_CHECKING:
     from simulation.process import Process
 
-MICROSECONDS = 1_000_000
 BURST = 8  # Most callbacks of one process before it is decided anew whose turn it is.
 STEPS = 400_000  # More than any seed needs: one that turns for ever fails instead of hanging.
 
@@ -48,7 +48,8 @@ class Universe:
         self.us = 0
         self.chance = random.Random(seed)
         self.trace = trace
-        self.processes: list[Process] = []
+        self.living: list[Process] = []
+        self._processes: list[Process] = []
         self.running: Process | None = None
         self.broken: Violation | None = None
         self._agenda: list[tuple[int, float, int, Action]] = []
@@ -58,6 +59,11 @@ class Universe:
         """A number that nothing else in this universe has."""
         self._numbers += 1
         return self._numbers
+
+    def begin(self, process: "Process") -> None:
+        """A process begins to live."""
+        self.living.append(process)
+        self._processes.append(process)
 
     def after(self, seconds: float, action: Action) -> None:
         """Let something happen at its time; of several things at one time, the seed decides which is first."""
@@ -95,14 +101,14 @@ class Universe:
 
     def _step(self, end: int) -> bool:
         """One thing, of those that can happen now; else the time of the next one comes."""
-        dues = [due for process in self.processes if (due := process.next_due()) is not None]
-        first = self._agenda[0][0] if self._agenda else end + 1
-        now = min([first, *dues])
+        dues = [(process, process.next_due()) for process in self.living]
+        first = self._agenda[0][0] if self._agenda else NEVER
+        now = min([first, *(due for _, due in dues)])
         if now > end:
             self.us = end
             return False
         self.us = max(self.us, now)
-        ready = [process for process in self.processes if (due := process.next_due()) is not None and due <= self.us]
+        ready = [process for process, due in dues if due <= self.us]
         chosen = self.chance.randrange(len(ready) + (first <= self.us))
         if chosen < len(ready):
             self._let_run(ready[chosen])
@@ -115,8 +121,7 @@ class Universe:
         try:
             for _ in range(self.chance.randint(1, BURST)):
                 process.turn()
-                due = process.next_due()
-                if due is None or due > self.us or self.broken is not None:
+                if process.next_due() > self.us or self.broken is not None:
                     break
         finally:
             self.running = None
@@ -124,7 +129,7 @@ class Universe:
     def end(self) -> None:
         """Every process ends here."""
         self._agenda.clear()
-        for process in self.processes:
+        for process in self._processes:
             process.end()
 
 
