@@ -3,12 +3,13 @@
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 
 from simulation.run import EVERY, Outcome, digest_of, run_many, run_seed
 from simulation.universe import Trace
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line says; 1 if a rule was broken."""
     parser = argparse.ArgumentParser(prog="python -m simulation", description=__doc__)
     parser.add_argument("--seeds", type=int, default=1000, help="how many seeds to run, from the first one on")
@@ -16,7 +17,7 @@ def main() -> int:
     parser.add_argument("--processes", type=int, help="how many processes run them; one for each core by default")
     parser.add_argument("--seed", type=int, help="run this one alone")
     parser.add_argument("--trace", action="store_true", help="with --seed: show all that happens")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     if options.seed is not None:
         return show(options.seed, keep=options.trace)
     return search(range(options.first, options.first + options.seeds), options.processes)

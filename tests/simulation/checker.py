@@ -11,7 +11,7 @@ from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import ExecutionState
 from flux.domain.history import DECIDED_BY_BODY, ROLLS_BACK
 from flux.ids import child_id
-from flux.ports import Append, ExecutionRow, Pause
+from flux.ports import Append, ExecutionRow, Message, MessageKind, Pause
 from flux.store.memory import Memory
 from simulation.universe import Universe
 from simulation.world import Key, key_of
@@ -44,7 +44,7 @@ class Seen:
 
     row: ExecutionRow
     events: list[ExecutionEvent] = field(default_factory=list)
-    inbox: frozenset[int] = frozenset()
+    inbox: dict[int, Message] = field(default_factory=dict)
     generation: int = 1
     counts: Counter[tuple[Type, str]] = field(default_factory=Counter)
     ended: set[str] = field(default_factory=set)
@@ -93,7 +93,7 @@ class Checker:
             elif found.row is not seen.row:
                 self._check_row(process, name, kwargs, seen, found.row)
                 self._check_history(process, name, seen, found.row, found.events, found.fences)
-            self._check_inbox(process, name, appends.get(execution_id), seen, frozenset(found.inbox))
+            self._check_inbox(process, name, appends.get(execution_id), seen, found.inbox)
             seen.row = found.row
         for append in appends.values():
             self._note_pauses(append)
@@ -206,14 +206,21 @@ class Checker:
             self._breach("child", f"{event} comes before the end of its child {child.row}")
 
     def _check_inbox(
-        self, process: "Process", name: str, append: Append | None, seen: Seen, inbox: frozenset[int]
+        self, process: "Process", name: str, append: Append | None, seen: Seen, inbox: Mapping[int, Message]
     ) -> None:
-        gone = seen.inbox - inbox
-        if gone and (append is None or not gone <= set(append.consumed) or seen.row.worker not in process.workers):
-            self._breach("inbox", f"{name} of {process.name} removes {sorted(gone)} of {seen.row}")
-        if append is not None and len(gone) > 0 and not append.events:
-            self._breach("inbox", f"{sorted(gone)} leave the inbox, and no event tells: {seen.row}")
-        seen.inbox = inbox
+        gone = [message for id_, message in seen.inbox.items() if id_ not in inbox]
+        seen.inbox = dict(inbox)
+        if not gone:
+            return
+        consumed = set(append.consumed) if append is not None else set()
+        if any(message.id not in consumed for message in gone) or seen.row.worker not in process.workers:
+            self._breach("inbox", f"{name} of {process.name} removes {gone} of {seen.row}")
+        told = Counter(event.type for event in append.events) if append is not None else Counter[Type]()
+        # A resume of a pause that was dropped with its history has nothing to tell.
+        kinds = Counter(each.kind for each in gone if not each.call_id or seen.counts[Type.TASK_PAUSED, each.call_id])
+        for kind, type_ in ((MessageKind.SIGNAL, Type.WORKFLOW_SIGNALLED), (MessageKind.RESUME, Type.WORKFLOW_RESUMED)):
+            if told[type_] < kinds[kind]:
+                self._breach("inbox", f"{gone} leave the inbox, and {append} does not tell of them")
 
     def _note_pauses(self, append: Append) -> None:
         seen = self.seen.get(append.execution_id)

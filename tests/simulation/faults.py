@@ -31,9 +31,9 @@ class Mix:
         dies: Of a write: it happens, and the process dies of it.
         sticks: Of a write: it happens, and the process stands still before it sees the answer.
         latency: Mean seconds of a commit's way there, and of its way back.
-        crashes, freezes, stalls, cuts, steps: Mean seconds between those of all processes; 0 for never.  Frozen is all
-            of a process; stalled is its event loop, and its heartbeat goes on; cut off, it meets no database; a step is
-            one of its wall clock.
+        crashes, stops, freezes, stalls, cuts, steps: Mean seconds between those of all processes; 0 for never.  A
+            process that stops gives back what it owns; one that is frozen does nothing at all; of one that stalls, the
+            heart still beats; one that is cut off meets no database; a step is one of its wall clock.
         skew: Most seconds by which a wall clock is wrong.
         leaves_proof: A crash leaves the proof of life, as that of a whole machine does: the lease must run out.
         arrives_late: What a process has sent arrives, even if it died meanwhile.
@@ -45,6 +45,7 @@ class Mix:
     sticks: float = 0.0
     latency: float = 0.0
     crashes: float = 0.0
+    stops: float = 0.0
     freezes: float = 0.0
     stalls: float = 0.0
     cuts: float = 0.0
@@ -67,6 +68,7 @@ class Mix:
             sticks=often(0.01, 0.05),
             latency=chance.choice([0.0, 0.001, 0.03, 0.2]),
             crashes=often(1.5, 4.0),
+            stops=often(2.0),
             freezes=often(1.5, 4.0),
             stalls=often(2.0),
             cuts=often(2.0, 4.0),

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,7 @@ LEASE_SECONDS = 1.5
 PATIENCE_SECONDS = 2.0
 GRACE_SECONDS = 1.0
 NEWS_SECONDS = 0.2
+STOP_SECONDS = 3.0
 
 
 class ProcessClock:
@@ -80,6 +81,7 @@ class Process:
         self.app = App(
             settings, store=self.store, clock=self.clock, committer=committer, news_seconds=NEWS_SECONDS
         )
+        self._served: list[asyncio.Task[None]] = []
         self._has_heart = False
         self.app._lease._start = self._start_heart  # type: ignore[method-assign]  # In place of the thread.
         self.app.engine._watch.wake = lambda: None  # type: ignore[method-assign]  # No body computes for long here.
@@ -87,9 +89,9 @@ class Process:
 
     # -- what it does
 
-    def spawn(self, work: Any) -> "asyncio.Task[Any]":
-        """Let a coroutine run on its loop."""
-        return self.loop.create_task(work)
+    def serve(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let a coroutine run on its loop; it is cancelled when the process stops."""
+        self._served.append(self.loop.create_task(work))
 
     def after(self, seconds: float, action: Callable[[], None]) -> None:
         """Let one of its threads do something, unless it is dead by then; as soon as it is not frozen."""
@@ -142,6 +144,22 @@ class Process:
             self.universe.living.remove(self)
             if not self.mix.leaves_proof:
                 self._inner.kill()
+
+    def stop(self) -> None:
+        """It is asked to end: it gives back what it owns, if that does not take too long."""
+        self.universe.note(self.name, "is asked to stop")
+        for task in self._served:
+            self.loop.call_soon(task.cancel)
+        self.after(STOP_SECONDS, lambda: self.kill("because it did not stop"))
+        self._close_when_served()
+
+    def _close_when_served(self) -> None:
+        if all(task.done() for task in self._served):
+            self._inner.close()
+            self.checker.written(self, "remove_worker", (), {}, None)
+            self.kill("in peace")
+        else:
+            self.after(0.1, self._close_when_served)
 
     def freeze(self, seconds: float, *, wholly: bool = True) -> None:
         """It stands still: all of it, or its loop alone."""

@@ -73,8 +73,12 @@ def run_seed_checked(seed: int) -> Outcome:
 
 
 def run_many(seeds: range, *, processes: int | None = None) -> Iterator[Outcome]:
-    """The outcomes of many seeds, in order."""
-    with multiprocessing.Pool(processes or os.cpu_count()) as pool:
+    """The outcomes of many seeds, in order, whoever runs them."""
+    processes = processes or len(os.sched_getaffinity(0))
+    if processes == 1:
+        yield from map(run_seed_checked, seeds)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
         yield from pool.imap(run_seed_checked, seeds, chunksize=CHUNK)
 
 

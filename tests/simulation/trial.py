@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 from flux import serde
+from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import ExecutionState
 from flux.engine import engine, launcher, lease
 from flux.errors import StoreError
@@ -47,7 +48,7 @@ class Plan:
     def drawn(cls, seed: int) -> "Plan":
         chance = random.Random(f"plan {seed}")
         requests = tuple(draw_request(chance, n) for n in range(chance.choice([1, 1, 2])))
-        cancelled = tuple(each.execution_id for each in requests if chance.random() < 0.15)
+        cancelled = tuple(each.execution_id for each in requests if chance.random() < 0.25)
         return cls(
             seed=seed,
             requests=requests,
@@ -84,6 +85,7 @@ class Trial:
         client = self._process("client", mix.of_people())
         self.client = Client(client, self.memory, impatience=plan.impatience)
         self.workers: list[Process] = []
+        self._is_faulty = mix != without_faults(mix)
         self._seen_changes = -1
 
     def run(self) -> Result:
@@ -114,21 +116,27 @@ class Trial:
 
     def _begin(self) -> None:
         plan, chance = self.plan, self.universe.chance
-        for slot in range(plan.workers if self.mix != without_faults(self.mix) else 1):
+        for slot in range(plan.workers if self._is_faulty else 1):
             self.workers.append(self._worker(slot, 1))
         for request in plan.requests:
             if not plan.are_started_by_workers:
                 self.client.start(request, chance.uniform(0, 0.5))
-            if plan.murmurs:
-                self.universe.after(0, lambda request=request: self._murmur(request))
+            self._approach(request.execution_id, chance.uniform(0, 2.0))
         self._plan_faults()
 
-    def _murmur(self, request: Request) -> None:
-        """Signals need somebody to receive them."""
-        if request.execution_id in self.memory.executions:
-            self.client.murmur(request.execution_id, self.plan.murmurs)
-        else:
-            self.universe.after(POLL_SECONDS, lambda: self._murmur(request))
+    def _approach(self, execution_id: str, delay: float) -> None:
+        """Say something to an execution, as soon as it is there."""
+
+        def speak() -> None:
+            if execution_id not in self.memory.executions:
+                self.universe.after(POLL_SECONDS, speak)
+                return
+            if self.plan.murmurs:
+                self.client.murmur(execution_id, self.plan.murmurs)
+            if execution_id in self.plan.cancelled and self._is_faulty:
+                self.client.cancel(execution_id, self.universe.lottery(1.0))
+
+        self.universe.after(delay, speak)
 
     def _process(self, name: str, mix: Mix) -> Process:
         unload_after = self.plan.unload_after_seconds
@@ -138,7 +146,7 @@ class Trial:
         process = self._process(f"p{slot}.{life}", self.mix)
         process.world = SimulatedWorld(process, self.plan.seed, self.client)
         for request in self.plan.requests:
-            process.spawn(self._serve(process, request))
+            process.serve(self._serve(process, request))
         return process
 
     async def _serve(self, process: Process, request: Request) -> None:
@@ -163,6 +171,7 @@ class Trial:
         mix = self.mix
         for mean, act in (
             (mix.crashes, self._crash),
+            (mix.stops, self._stop),
             (mix.freezes, lambda process: process.freeze(self.universe.lottery(2.0))),
             (mix.stalls, lambda process: process.freeze(self.universe.lottery(1.0), wholly=False)),
             (mix.cuts, lambda process: process.cut_off(self.universe.lottery(1.0))),
@@ -183,6 +192,10 @@ class Trial:
 
     def _crash(self, process: Process) -> None:
         process.kill("between two steps")
+        self._restart(process, self.universe.lottery(0.5))
+
+    def _stop(self, process: Process) -> None:
+        process.stop()
         self._restart(process, self.universe.lottery(0.5))
 
     def _restart_if_dead(self, process: Process) -> None:
@@ -248,6 +261,10 @@ class Trial:
             lost = [name for name, _ in sent if name not in received]
             if lost:
                 raise Violation("acks", f"{execution_id} has not received {lost}, but {generations}")
+        for execution_id in self.client.cancelled:
+            seen = self.checker.seen[execution_id]
+            if seen.counts[Type.WORKFLOW_CANCELLING, ""] and seen.row.state is not ExecutionState.CANCELLED:
+                raise Violation("acks", f"{execution_id} was to be cancelled, and is {seen.row.state}")
 
 
 @contextlib.contextmanager
