@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test strace check format bench clean
+.PHONY: help demo test simulate strace check format bench clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -20,6 +20,11 @@ test: $(STAMP) strace  ## Run the tests
 strace:
 	@command -v strace >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq strace >/dev/null 2>&1; } || \
 	echo "There is no strace: the tests that cut the power are skipped. Install it to run them."
+
+SEEDS ?= 1000
+
+simulate: $(STAMP)  ## Simulate several processes while everything goes wrong; SEEDS=10000 for more
+	@PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(SEEDS)
 
 check: $(STAMP)  ## Lint, format, types, import contracts and style
 	@$(BIN)/ruff check .

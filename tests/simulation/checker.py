@@ -83,6 +83,8 @@ class Checker:
         """Look at what a write has changed."""
         if name == "register_worker":
             process.workers.add(args[0])
+        for execution_id in self.seen.keys() - self._memory.executions.keys():
+            self._breach("kept", f"{name} loses {execution_id}")
         appends: Mapping[str, Append] = {each.execution_id: each for each in args[0]} if name == "append" else {}
         for execution_id, found in tuple(self._memory.executions.items()):
             seen = self.seen.get(execution_id)
@@ -139,7 +141,7 @@ class Checker:
         old = seen.events
         if row.first_seq != seen.row.first_seq:
             if row.first_seq != seen.row.last_seq + 1:
-                self._breach("kept", f"{row.execution_id} begins anew at {row.first_seq}, not after {seen.row.last_seq}")
+                self._breach("kept", f"the fresh history of {row} does not begin after {seen.row.last_seq}")
             seen.begin_anew()
             old = seen.events
         if len(events) < len(old) or not all(map(operator.is_, old, events)):

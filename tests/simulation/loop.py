@@ -91,6 +91,6 @@ def _is_closed(coroutine: Any) -> bool:
     """Close a coroutine; whatever it does meanwhile means nothing.  False if it goes on."""
     try:
         coroutine.close()
-    except BaseException as error:  # Its clean-up may raise anything.
+    except BaseException as error:  # noqa: BLE001 - its clean-up may raise anything.
         return "ignored GeneratorExit" not in str(error)
     return True

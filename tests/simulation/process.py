@@ -13,9 +13,8 @@ from flux.store.memory import Memory, MemoryStore
 from flux.testing.virtual_time import EPOCH_US
 from simulation.committer import SimulatedCommitter
 from simulation.faults import FaultyStore, Killed, Mix
-from simulation.loop import ProcessLoop
-from simulation.universe import MICROSECONDS, NEVER, Universe
-
+from simulation.loop import MICROSECONDS, NEVER, ProcessLoop
+from simulation.universe import Universe
 from support.world import World
 
 if TYPE_CHECKING:
@@ -78,9 +77,7 @@ class Process:
             unload_after_seconds=unload_after_seconds,
             guard_bodies=False,
         )
-        self.app = App(
-            settings, store=self.store, clock=self.clock, committer=committer, news_seconds=NEWS_SECONDS
-        )
+        self.app = App(settings, store=self.store, clock=self.clock, committer=committer, news_seconds=NEWS_SECONDS)
         self._served: list[asyncio.Task[None]] = []
         self._has_heart = False
         self.app._lease._start = self._start_heart  # type: ignore[method-assign]  # In place of the thread.
@@ -200,7 +197,7 @@ class Process:
             self.app._lease.beat()
         except Killed:
             raise
-        except Exception as error:  # As the thread does.
+        except Exception as error:  # noqa: BLE001 - as the thread does.
             self.universe.note(self.name, f"has no heartbeat: {error}")
         self.after(LEASE_SECONDS / 3 + self.latency(), self._beat)
 

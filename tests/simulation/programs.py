@@ -45,8 +45,7 @@ def draw_request(chance: random.Random, number: int) -> Request:
 def draw(chance: random.Random, size: int, *, in_a_task: bool = False) -> Program:
     """A program of about that many calls."""
     if size <= 1:
-        leaf = chance.choice(LEAVES)
-        return {"flaky": (leaf, chance.randint(0, 4)), "sleep": (leaf, chance.choice([0, 0.3, 1, 3]))}.get(leaf, (leaf,))
+        return _draw_leaf(chance)
     kind = chance.choice(IN_A_TASK if in_a_task else IN_A_BODY)
     match kind:
         case "signal":
@@ -59,6 +58,16 @@ def draw(chance: random.Random, size: int, *, in_a_task: bool = False) -> Progra
             return kind, chance.randint(1, 3), draw(chance, size - 1, in_a_task=in_a_task)
     several = chance.randint(1, min(3, size))
     return kind, [draw(chance, size // several, in_a_task=in_a_task) for _ in range(several)]
+
+
+def _draw_leaf(chance: random.Random) -> Program:
+    match chance.choice(LEAVES):
+        case "flaky" as leaf:
+            return leaf, chance.randint(0, 4)
+        case "sleep" as leaf:
+            return leaf, chance.choice([0, 0.3, 1, 3])
+        case leaf:
+            return (leaf,)
 
 
 @workflow.with_options(name="simulated", version="1")

@@ -52,15 +52,15 @@ def compare(plan: Plan, result: Result, twin: Result) -> None:
     Raises:
         Violation: They have not.
     """
-    for execution_id, (state, output) in result.ends.items():
-        if execution_id in plan.cancelled and ExecutionState.CANCELLED in {state, twin.ends[execution_id][0]}:
-            continue
-        if (state, output) != twin.ends[execution_id]:
-            raise Violation("output", f"{execution_id} is {state}, {output!r}, and its twin {twin.ends[execution_id]}")
+    for execution_id, end in result.ends.items():
+        was_cancelled = execution_id in plan.cancelled and end[0] is ExecutionState.CANCELLED
+        if not was_cancelled and end != twin.ends[execution_id]:
+            raise Violation("output", f"{execution_id} ends as {end}, and its twin as {twin.ends[execution_id]}")
     if plan.cancelled or any(gives_up(request.program) for request in plan.requests):
         return  # What is given up may or may not have begun.
     if result.effects != twin.effects:
-        raise Violation("effects", f"only here: {result.effects - twin.effects}; not here: {twin.effects - result.effects}")
+        more, less = result.effects - twin.effects, twin.effects - result.effects
+        raise Violation("effects", f"the twin has not done {more}; it alone has done {less}")
 
 
 def run_seed_checked(seed: int) -> Outcome:
