@@ -181,6 +181,17 @@ def test_a_process_that_runs_an_execution_meanwhile_keeps_it(project):
     assert (running.returncode, json.loads(out)) == (0, [0, 1, 2, 3, 4, 5])
 
 
+def test_a_body_that_acts_is_refused_as_it_would_be_and_only_then(project):
+    edit(project, ('print("the body of", ctx.input)', 'pathlib.Path("body.txt").write_text("acts")'))
+
+    refused = run(project, "check", "orders.py")
+    taken = run(project, "check", "orders.py", FLUX_GUARD_BODIES="false")
+
+    assert "divergent    o-1  order: " in refused.stdout
+    assert "body.txt" in refused.stdout
+    assert "compatible   o-1" in taken.stdout
+
+
 def test_without_a_database_there_is_nothing_to_check_and_none_is_made(tmp_path):
     (tmp_path / "stock.py").write_text(HEAD + STORAGE)
 

@@ -37,7 +37,7 @@ def check(
     workflows = _workflows(files)
     app = _opened_to_read()
     counts: Counter[str] = Counter()
-    for row, answer, reason in _answers(app.store, workflows) if app is not None else ():
+    for row, answer, reason in _answers(app, workflows) if app is not None else ():
         counts[answer] += 1
         if as_json:
             output.data_json(_as_data(row, answer, reason), indent=None)
@@ -106,12 +106,12 @@ def _unfinished(store: Store) -> Iterable[ExecutionRow]:
     return {row.execution_id: row for row in rows}.values()
 
 
-def _answers(store: Store, workflows: dict[str, Workflow[Any, Any]]) -> Iterable[tuple[ExecutionRow, str, str]]:
-    for row in _unfinished(store):
-        yield row, *_answer(store, row, workflows.get(row.workflow))
+def _answers(app: App, workflows: dict[str, Workflow[Any, Any]]) -> Iterable[tuple[ExecutionRow, str, str]]:
+    for row in _unfinished(app.store):
+        yield row, *_answer(app, row, workflows.get(row.workflow))
 
 
-def _answer(store: Store, row: ExecutionRow, workflow: Workflow[Any, Any] | None) -> tuple[str, str]:
+def _answer(app: App, row: ExecutionRow, workflow: Workflow[Any, Any] | None) -> tuple[str, str]:
     """What a replay shows, and why."""
     from flux.engine.divergence import WAYS_OUT
     from flux.engine.replay import divergence_of
@@ -119,7 +119,9 @@ def _answer(store: Store, row: ExecutionRow, workflow: Workflow[Any, Any] | None
     if workflow is None:
         return _NOT_CHECKED, "the files have no such workflow"
     with redirect_stdout(io.StringIO()):  # What a body prints, it has printed.
-        error = divergence_of(workflow.definition, store.events(row.execution_id))
+        error = divergence_of(
+            workflow.definition, app.store.events(row.execution_id), guard_bodies=app.settings.guard_bodies
+        )
     return (_COMPATIBLE, "") if error is None else (_DIVERGENT, str(error).removesuffix(f". {WAYS_OUT}"))
 
 

@@ -19,20 +19,22 @@ from flux.serde.likeness import alike
 
 
 def divergence_of(
-    workflow: WorkflowDefinition, events: Sequence[ExecutionEvent]
+    workflow: WorkflowDefinition, events: Sequence[ExecutionEvent], *, guard_bodies: bool = True
 ) -> NonDeterminismError | BodyError | None:
     """Why a body cannot go on with a history, or would not have come to its end; None if it fits.
 
     Args:
         workflow: The code as it is now.
         events: The history, finished or not.
+        guard_bodies: See `Parts`.
     """
     history = History(event.undecoded() for event in events)
     started = next((event for event in history.events if event.type is Type.WORKFLOW_STARTED), None)
     if started is None:
         return None
     patches.install()
-    guard.install()
+    if guard_bodies:
+        guard.install()
     context: ExecutionContext[Any] = ExecutionContext(
         started.execution_id, workflow.name, history.events, ExecutionState.RUNNING
     )
