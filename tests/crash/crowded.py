@@ -15,6 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flux import ExecutionContext, app, pause, task, workflow
+from flux.engine.engine import Engine
 from flux.errors import ExecutionConflictError, InvalidInputError
 from flux.store.sqlite import _SQL
 
@@ -63,6 +64,8 @@ def forget_ids() -> None:
 
 def take_any_input() -> None:
     """BROKEN: a start with another input is answered by the execution that is there."""
+    find = Engine._row
+    Engine._row = lambda self, execution_id, _: find(self, execution_id, None)  # type: ignore[method-assign]
     app.App._check_same = lambda *_: None  # type: ignore[method-assign]
 
 
