@@ -62,7 +62,7 @@ class Threads:
         try:
             return await job.future
         except asyncio.CancelledError:
-            if self._abandon(job):
+            if job.future.cancelled() and self._abandon(job):  # Else it is what the function has raised.
                 raise ThreadLeft from None
             raise
 
