@@ -11,6 +11,7 @@ import resource
 import signal
 import threading
 import time
+from contextlib import suppress
 from typing import Any
 from zlib import crc32
 
@@ -18,50 +19,65 @@ import flux.store.sqlite as adapter
 from flux import ExecutionContext, app, task, telemetry, workflow
 from flux.domain.execution import ExecutionState
 from flux.engine.children import scheduled
-from flux.errors import ExecutionConflictError
+from flux.engine.journal import Log
+from flux.errors import ExecutionConflictError, StoreError
 from flux.ports import ExecutionRow
 from flux.store.sqlite import SqliteStore
 
 LARGEST_MB = 400
 POLL_SECONDS = 0.02
 RESCUE_SECONDS = 0.1
+FULL_SECONDS = 0.2
+began = 0.0  # When this process did, until it has recovered something.
 
 
 def acknowledge(name: str, fields: dict[str, Any]) -> None:
     """Note what the engine says is durable, as victim.py does."""
+    global began
     if name == "events.appended":
+        if began:
+            note_line("recoveries", time.monotonic() - began)
+            began = 0.0
         lines = [
             f"{e.execution_id} {e.seq} {e.type} {crc32(e.data or b'')} {crc32(e.detail_data or b'')}\n"
             for e in fields["events"]
         ]
-        with open("acks", "a") as file:
-            file.write("".join(lines))
+        note_line("acks", "".join(lines).removesuffix("\n"))
 
 
 def note(execution: str, what: object) -> None:
-    with open("ledger", "a") as file:
-        file.write(f"{execution} {what} {os.getpid()}\n")
+    note_line("ledger", execution, what, os.getpid())
+
+
+def note_line(file: str, *words: object) -> None:
+    with open(file, "ab", buffering=0) as notes:  # At once, and whole: others write there too.
+        notes.write((" ".join(map(str, words)) + "\n").encode())
+
+
+def note_error(error: StoreError) -> None:
+    with suppress(OSError):  # The disk may be full for notes, too.
+        note_line("store-errors", error)
 
 
 @task
-async def work(execution: str, step: int, seconds: float) -> int:
-    note(execution, step)
+async def work(execution: str, key: str, seconds: float) -> int:
+    note(execution, key)
     await asyncio.sleep(seconds)
-    return step
+    return len(key)
 
 
 @workflow
 async def healthy(ctx: ExecutionContext[list[float]]) -> int:
     steps, seconds = ctx.input
-    return sum([await work(ctx.execution_id, step, seconds) for step in range(int(steps))])
+    return sum([await work(ctx.execution_id, f"step-{step}", seconds) for step in range(int(steps))])
 
 
 @task
-def end_the_process(execution: str, how: str) -> None:
-    note(execution, how)
-    if how == "exits":
+def end_the_process(execution: str, key: str) -> None:
+    note(execution, key)
+    if key == "exits":
         os._exit(3)
-    if how == "crashes":
+    if key == "crashes":
         os.kill(os.getpid(), signal.SIGSEGV)
     grown = []
     while True:  # As the kernel does when memory runs out.
@@ -72,7 +88,7 @@ def end_the_process(execution: str, how: str) -> None:
 
 @workflow
 async def poison(ctx: ExecutionContext[str]) -> int:
-    first = await work(ctx.execution_id, 0, 0)
+    first = await work(ctx.execution_id, "before", 0)
     await end_the_process(ctx.execution_id, ctx.input)
     return first
 
@@ -93,7 +109,32 @@ def no_isolation() -> None:
     adapter.SUSPECT_TAKEOVERS = 1 << 30
 
 
-BUILDS = {"sound": lambda: None, "no_quarantine": no_quarantine, "no_isolation": no_isolation}
+def full_at_first() -> None:
+    """Sound, but it begins with a full disk: no file of this process may grow for a while."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+    unlimited = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    threading.Timer(FULL_SECONDS, resource.setrlimit, (resource.RLIMIT_FSIZE, unlimited)).start()
+
+
+def no_output_commit() -> None:
+    """BROKEN: effects start before what they follow from is stored, on a disk that takes its time."""
+    append = SqliteStore._append
+
+    def slowly(self: Any, appends: Any) -> Any:
+        time.sleep(0.003)
+        return append(self, appends)
+
+    SqliteStore._append = slowly
+    Log.when_durable = lambda self, callback: self._journal.soon(callback)
+
+
+BUILDS = {
+    "sound": lambda: None,
+    "no_quarantine": no_quarantine,
+    "no_isolation": no_isolation,
+    "full_at_first": full_at_first,
+    "no_output_commit": no_output_commit,
+}
 
 
 # -- what a process does
@@ -110,25 +151,42 @@ def schedule(name: str, count: str, value: str) -> None:
     app.close_all()
 
 
+def opened() -> app.App:
+    """The app, as soon as its database can be opened."""
+    while True:
+        try:
+            return app.current()
+        except StoreError as error:
+            note_error(error)
+            time.sleep(POLL_SECONDS)
+
+
 class Pool:
     """Runs what is due, until everything is finished, blocked or paused."""
 
     def __init__(self, slots: int) -> None:
-        self.here, self.slots = app.current(), slots
+        self.here, self.slots = opened(), slots
         self.running: dict[str, asyncio.Task] = {}
+        self.rescue_at = 0.0
 
     async def run(self) -> None:
-        rescue_at = 0.0
         while True:
-            if time.monotonic() >= rescue_at:
-                self.here.store.rescue(now=self.here.clock.now())
-                rescue_at = time.monotonic() + RESCUE_SECONDS
-            self.running = {id_: each for id_, each in self.running.items() if not each.done()}
-            due = [row for row in self.rows(ExecutionState.SCHEDULED) if row.blocked_reason is None]
-            self.start([row for row in reversed(due) if row.execution_id not in self.running])
-            if not due and not self.running and not self.rows(ExecutionState.RUNNING):
-                return
+            try:
+                if not self.look():
+                    return
+            except StoreError as error:  # It is tried again.
+                note_error(error)
             await asyncio.sleep(POLL_SECONDS)
+
+    def look(self) -> bool:
+        """Start what is due; False if nothing is left to do."""
+        if time.monotonic() >= self.rescue_at:
+            self.here.store.rescue(now=self.here.clock.now())
+            self.rescue_at = time.monotonic() + RESCUE_SECONDS
+        self.running = {id_: each for id_, each in self.running.items() if not each.done()}
+        due = [row for row in self.rows(ExecutionState.SCHEDULED) if row.blocked_reason is None]
+        self.start([row for row in reversed(due) if row.execution_id not in self.running])
+        return bool(due or self.running or self.rows(ExecutionState.RUNNING))
 
     def rows(self, state: ExecutionState) -> list[ExecutionRow]:
         return self.here.store.list(state=state, limit=1000)
@@ -141,7 +199,9 @@ class Pool:
         try:
             await self.here.engine.run(WORKFLOWS[row.workflow].definition, row.execution_id)
         except ExecutionConflictError as error:
-            note(row.execution_id, f"blocked:{len(str(error)) > 0}")
+            note_line("conflicts", row.execution_id, error)
+        except StoreError as error:
+            note_error(error)
 
 
 def live(build: str, what: str, *arguments: str) -> None:
@@ -150,6 +210,8 @@ def live(build: str, what: str, *arguments: str) -> None:
     if what == "schedule":
         schedule(*arguments)
     else:
+        global began
+        began = time.monotonic()
         telemetry.attach(acknowledge)
         asyncio.run(Pool(int(arguments[0])).run())
         app.close_all()

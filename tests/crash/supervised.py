@@ -33,7 +33,9 @@ def supervise(directory: Path, build: str = "sound", slots: int = 12) -> list[in
 
 
 @contextmanager
-def working(directory: Path, lanes: int = 2, build: str = "sound", slots: int = 12) -> Iterator[list[Future[list[int]]]]:
+def working(
+    directory: Path, lanes: int = 2, build: str = "sound", slots: int = 12
+) -> Iterator[list[Future[list[int]]]]:
     """Several at once, beside the block; left when all have come to their end."""
     with ThreadPoolExecutor(lanes) as threads:
         yield [threads.submit(supervise, directory, build, slots) for _ in range(lanes)]
