@@ -171,7 +171,7 @@ def test_a_disk_error_at_any_moment_is_never_acknowledged_and_work_goes_on(tmp_p
 
 
 def test_what_a_killed_process_may_not_have_synced_is_synced_before_it_is_told(tmp_path, undisturbed):
-    """Killed at the sync of its last commit: the successor reads it from the cache of the system, and writes nothing."""
+    """Killed at its last sync: its successor reads from the cache of the system, and writes nothing."""
     trace = undisturbed.trace()
     result = next(n for n, line in enumerate(trace) if "/acks>" in line and " result " in line)
     last = next(line for line in reversed(trace[:result]) if "fdatasync(" in line and "-wal>" in line)
