@@ -15,13 +15,15 @@ from contextlib import suppress
 from typing import Any
 from zlib import crc32
 
+import broken
+
 import flux.store.sqlite as adapter
 from flux import ExecutionContext, app, task, telemetry, workflow
 from flux.domain.execution import ExecutionState
 from flux.engine.children import scheduled
 from flux.engine.journal import Log
 from flux.errors import ExecutionConflictError, StoreError
-from flux.ports import ExecutionRow
+from flux.ports import AppendResult, ExecutionRow
 from flux.store.sqlite import SqliteStore
 
 LARGEST_MB = 400
@@ -66,6 +68,25 @@ async def work(execution: str, key: str, seconds: float) -> int:
     return len(key)
 
 
+@task
+async def hold(execution: str, key: str, seconds: float) -> int:
+    """Long enough to be stopped in; says whether it came to its end or was told to stop."""
+    note_line("begun", execution, key, os.getpid(), time.monotonic())
+    try:
+        await asyncio.sleep(seconds)
+    except asyncio.CancelledError:
+        note_line("cancelled", execution, key, os.getpid(), time.monotonic())
+        raise
+    note_line("ended", execution, key, os.getpid(), time.monotonic())
+    return len(key)
+
+
+@workflow
+async def holding(ctx: ExecutionContext[list[float]]) -> int:
+    steps, seconds = ctx.input
+    return sum([await hold(ctx.execution_id, f"step-{step}", seconds) for step in range(int(steps))])
+
+
 @workflow
 async def healthy(ctx: ExecutionContext[list[float]]) -> int:
     steps, seconds = ctx.input
@@ -93,7 +114,7 @@ async def poison(ctx: ExecutionContext[str]) -> int:
     return first
 
 
-WORKFLOWS = {each.name: each for each in (healthy, poison)}
+WORKFLOWS = {each.name: each for each in (healthy, holding, poison)}
 
 
 # -- builds
@@ -128,7 +149,47 @@ def no_output_commit() -> None:
     Log.when_durable = lambda self, callback: self._journal.soon(callback)
 
 
+def refusals_told() -> None:
+    """Sound; notes appends that are refused, or wrongly stored, and when it learns that it was taken for dead.
+
+    Nothing is put aside: to be taken over again and again is what happens here.
+    """
+    no_quarantine()
+    append = SqliteStore._append
+
+    def telling(self: Any, appends: Any) -> Any:
+        results = append(self, appends)
+        for each, result in zip(appends, results, strict=True):
+            if result is AppendResult.STALE:
+                note_line("refused", each.execution_id, each.fence, os.getpid())
+            elif fence_of(self, each.execution_id) != each.fence:
+                note_line("accepted", each.execution_id, each.fence, os.getpid())
+        return results
+
+    SqliteStore._append = telling
+    telemetry.attach(superseded)
+
+
+def fence_of(store: SqliteStore, execution_id: str) -> int:
+    """As it is at this moment, in which nobody else can write."""
+    query = "SELECT fence FROM executions WHERE execution_id = ?"
+    return store._database._writer.execute(query, (execution_id,)).fetchone()[0]
+
+
+def superseded(name: str, fields: dict[str, Any]) -> None:
+    if name == "worker.superseded":
+        note_line("superseded", os.getpid(), time.monotonic())
+
+
+def no_fence() -> None:
+    """BROKEN: see broken.py."""
+    refusals_told()
+    broken.no_fence()
+
+
 BUILDS = {
+    "refusals_told": refusals_told,
+    "no_fence": no_fence,
     "sound": lambda: None,
     "no_quarantine": no_quarantine,
     "no_isolation": no_isolation,
@@ -211,6 +272,7 @@ def live(build: str, what: str, *arguments: str) -> None:
         schedule(*arguments)
     else:
         global began
+        note_line("pids", os.getpid())
         began = time.monotonic()
         telemetry.attach(acknowledge)
         asyncio.run(Pool(int(arguments[0])).run())

@@ -6,14 +6,13 @@ lets its task that waits go on.
 
 import asyncio
 import os
-import re
 import sys
 import threading
 from typing import Any
 
-import flux.store.sqlite as adapter
+from broken import no_fence, no_heartbeat
+
 from flux import ExecutionContext, task, telemetry, workflow
-from flux.engine.lease import Lease
 from flux.store.sqlite import SqliteStore
 
 ledger = os.open("ledger", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -72,19 +71,6 @@ def tell_appends() -> None:
         return results
 
     SqliteStore._append = telling
-
-
-def no_heartbeat() -> None:
-    """It does not learn that it was taken for dead, so that nothing but the fence stands between."""
-    Lease.beat = lambda self: None
-
-
-def no_fence() -> None:
-    """BROKEN: an append does not compare the fence."""
-    no_heartbeat()
-    adapter._ADVANCE = re.sub(r"\bfence = \?", "? IS NOT NULL", adapter._ADVANCE)
-    for name in ("finish_execution", "park_execution"):
-        adapter._SQL[name] = adapter._SQL[name].replace("fence = :fence", ":fence IS NOT NULL")
 
 
 BUILDS = {"sound": lambda: None, "no_heartbeat": no_heartbeat, "no_fence": no_fence}
