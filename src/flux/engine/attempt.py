@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from flux.engine.open_calls import OpenCalls
 
 _UNDONE = object()
+WAKING_TURNS = 10  # Of the host loop: one for each future between two asyncio tasks, as of a `gather` in a `gather`.
 
 
 class Attempt:
@@ -40,7 +41,7 @@ class Attempt:
 
     def __init__(self, calls: "OpenCalls", call: Call, part: str, since: int, came_to_us: int | None) -> None:
         self.call = call
-        self.is_over = False
+        self.is_over = self.has_returned = False
         self.redactor: Redactor | None = None  # Knows the secrets that the code of this attempt has been given.
         self.came_to_us = came_to_us
         self._calls, self._since = calls, since
@@ -205,7 +206,8 @@ class Attempt:
         do beside is not known here.
         """
         waiting = {ancestor for _, branch in self._open.values() for ancestor in branch.ancestors}
-        return [call for call, _ in self._open.values()] if waiting.issuperset(self._branches) else []
+        only_waits = waiting.issuperset(self._branches) and not self.has_returned
+        return [call for call, _ in self._open.values()] if only_waits else []
 
     def pause_began(self) -> None:
         """A pause is open, here or further inside."""
@@ -228,7 +230,11 @@ class Attempt:
         seconds, self._paused_seconds = self._paused_seconds, 0.0
         return seconds
 
-    def _branch_ended(self, branch: Branch) -> None:
+    def _branch_ended(self, branch: Branch, turns: int = WAKING_TURNS) -> None:
+        """Whoever waits for it goes on, and does so in a later turn: until then the attempt does not only wait."""
+        if turns:
+            self._calls.host.call_soon(self._branch_ended, branch, turns - 1)
+            return
         self._branches.pop(branch, None)
         if self._open:
             self._calls.look()
