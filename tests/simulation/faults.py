@@ -78,6 +78,14 @@ class Mix:
             arrives_late=chance.random() < 0.3,
         )
 
+    @property
+    def is_faulty(self) -> bool:
+        return self != self.of_twin()
+
+    def of_twin(self) -> "Mix":
+        """What a world without faults has, too."""
+        return Mix(latency=self.latency)
+
     def of_people(self) -> "Mix":
         """Whoever insists on an answer does not die meanwhile."""
         return replace(self, dies=0.0, sticks=0.0)
@@ -131,7 +139,7 @@ class FaultyStore:
             return result
         universe.note(process.name, f"{name}{_gist(name, args, kwargs)} -> {describe(_outcome(result))}")
         process.checker.written(process, name, args, kwargs, result)
-        luck = universe.chance.random() if mix != QUIET else 1.0
+        luck = universe.chance.random()
         if luck < mix.loses:
             universe.note(process.name, "and the answer is lost")
             raise StoreError("the connection was lost")
@@ -141,14 +149,6 @@ class FaultyStore:
         if mix.dies < 1 - luck < mix.dies + mix.sticks:
             process.freeze(universe.lottery(1.0))
         return result
-
-
-QUIET = Mix()
-
-
-def without_faults(mix: Mix) -> Mix:
-    """Only what a world without faults has, too."""
-    return replace(QUIET, latency=mix.latency)
 
 
 def _gist(name: str, args: Any, kwargs: Any) -> str:

@@ -1,5 +1,4 @@
-"""People outside: they start executions, answer pauses, send signals and cancel, and try again until they are told that
-it has arrived."""
+"""People outside: they start, answer, signal and cancel, and try again until they are told that it has arrived."""
 
 import concurrent.futures
 from collections.abc import Callable, Coroutine
@@ -13,6 +12,7 @@ from simulation.programs import Request, simulated
 
 LOOK_SECONDS = 0.4
 RETRY_SECONDS = 0.3
+MURMUR = "murmur "
 
 
 class _Nowhere(hosts.Background):
@@ -37,7 +37,7 @@ class Client:
         self._universe = process.universe
         self._app = process.app
         self._app.background = _Nowhere()
-        self.signals: dict[str, list[tuple[str, str]]] = {}  # Acknowledged: (name, client id), by execution, in order.
+        self.signals: dict[str, list[str]] = {}  # Acknowledged: their names, by execution.
         self.cancelled: set[str] = set()  # Acknowledged.
         self._is_asked: set[str] = set()
         process.after(LOOK_SECONDS, self._look)
@@ -54,20 +54,20 @@ class Client:
             self._insist(
                 self._universe.lottery(0.1),
                 lambda: self._app.send_signal(execution_id, name, value, client_id=key),
-                lambda: self.signals.setdefault(execution_id, []).append((name, key)),
+                lambda: self.signals.setdefault(execution_id, []).append(name),
             )
 
     def murmur(self, execution_id: str, count: int) -> None:
         """Send some signals that nobody waits for, one after the other."""
 
         def next_one(n: int) -> None:
-            self.signals.setdefault(execution_id, []).append((f"murmur-{n}", f"murmur {n}"))
+            self.signals.setdefault(execution_id, []).append(f"{MURMUR}{n}")
             if n < count:
                 send(n + 1)
 
         def send(n: int) -> None:
             def sent() -> Any:
-                return self._app.send_signal(execution_id, f"murmur-{n}", n, client_id=f"murmur {n}")
+                return self._app.send_signal(execution_id, f"{MURMUR}{n}", n, client_id=f"{MURMUR}{n}")
 
             self._insist(self._universe.lottery(0.5), sent, lambda: next_one(n))
 

@@ -7,12 +7,12 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from flux.domain.execution import ExecutionState
-from simulation.faults import Mix, without_faults
+from simulation.faults import Mix
+from simulation.plan import Plan
 from simulation.rules import Violation
-from simulation.trial import Plan, Result, Trial
+from simulation.trial import Trial
 from simulation.universe import Trace
-from support.programs import gives_up
+from simulation.verdict import compare
 
 EVERY = 100  # Each of these seeds runs twice.
 CHUNK = 20
@@ -39,28 +39,11 @@ def run_seed(seed: int, trace: Trace | None = None) -> Outcome:
     plan, mix = Plan.drawn(seed), Mix.drawn(random.Random(f"faults {seed}"))
     try:
         result = Trial(plan, mix, trace).run()
-        twin = Trial(plan, without_faults(mix), Trace()).run()
+        twin = Trial(plan, mix.of_twin(), Trace()).run()
         compare(plan, result, twin)
     except Violation as violation:
         return Outcome(seed, trace.digest, violation.rule, str(violation))
     return Outcome(seed, trace.digest)
-
-
-def compare(plan: Plan, result: Result, twin: Result) -> None:
-    """Both must have come to the same, except for what was cancelled: that may have been done by then.
-
-    Raises:
-        Violation: They have not.
-    """
-    for execution_id, end in result.ends.items():
-        was_cancelled = execution_id in plan.cancelled and end[0] is ExecutionState.CANCELLED
-        if not was_cancelled and end != twin.ends[execution_id]:
-            raise Violation("output", f"{execution_id} ends as {end}, and its twin as {twin.ends[execution_id]}")
-    if plan.cancelled or any(gives_up(request.program) for request in plan.requests):
-        return  # What is given up may or may not have begun.
-    if result.effects != twin.effects:
-        more, less = result.effects - twin.effects, twin.effects - result.effects
-        raise Violation("effects", f"the twin has not done {more}; it alone has done {less}")
 
 
 def run_seed_checked(seed: int) -> Outcome:

@@ -41,7 +41,7 @@ class Attempt:
 
     def __init__(self, calls: "OpenCalls", call: Call, part: str, since: int, came_to_us: int | None) -> None:
         self.call = call
-        self.is_over = self.has_returned = False
+        self.is_over = False
         self.redactor: Redactor | None = None  # Knows the secrets that the code of this attempt has been given.
         self.came_to_us = came_to_us
         self._calls, self._since = calls, since
@@ -206,8 +206,7 @@ class Attempt:
         do beside is not known here.
         """
         waiting = {ancestor for _, branch in self._open.values() for ancestor in branch.ancestors}
-        only_waits = waiting.issuperset(self._branches) and not self.has_returned
-        return [call for call, _ in self._open.values()] if only_waits else []
+        return [call for call, _ in self._open.values()] if waiting.issuperset(self._branches) else []
 
     def pause_began(self) -> None:
         """A pause is open, here or further inside."""
@@ -246,8 +245,13 @@ class Attempt:
         return bool(self._open)
 
     async def end(self) -> None:
-        """Make no more calls, and cancel those that were left running."""
+        """Make no more calls, and cancel those that were left running.
+
+        An execution may be about to be parked, because it seemed to wait for these alone: what follows could not be
+        recorded, so it waits for the refusal.
+        """
         self.is_over = True
+        await self._calls.promises.until_live()
         await asyncio.gather(*(self._cancel(call) for call, _ in list(self._open.values())))
 
 

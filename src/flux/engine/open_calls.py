@@ -456,10 +456,6 @@ class OpenCalls:
         self._log.when_durable(functools.partial(resolve, durable))
         await durable
 
-    async def until_live(self) -> None:
-        """Wait out a parking (see `Promises`)."""
-        await self.promises.until_live()
-
     # -- its life
 
     def revive(self) -> None:

@@ -70,10 +70,6 @@ class CallLog(Protocol):
         """Wait until everything recorded so far is on disk."""
         ...
 
-    async def until_live(self) -> None:
-        """Wait out a parking."""
-        ...
-
 
 class Performer:
     """Performs calls: each is a host task in the context of its caller.
@@ -249,8 +245,6 @@ class _Around:
     async def end(self, attempt: Attempt | None) -> None:
         if attempt is None:
             return
-        attempt.has_returned = True
-        await self._performer.log.until_live()  # What follows is recorded, and would be dropped.
         if attempt.has_open_calls:
             await attempt.end()
         self._performer.log.end_attempt(attempt)
