@@ -40,6 +40,7 @@ class Seen:
         ended: The calls that have an outcome.
         undoing: The calls that were cancelled and are rolled back: they have ended when that has.
         open: Pauses that may be answered.
+        pauses: All that this history has opened.
     """
 
     row: ExecutionRow
@@ -50,13 +51,14 @@ class Seen:
     ended: set[str] = field(default_factory=set)
     undoing: set[str] = field(default_factory=set)
     open: set[str] = field(default_factory=set)
+    pauses: set[str] = field(default_factory=set)
     signals: list[list[bytes]] = field(default_factory=lambda: [[]])  # In each generation.
 
     def begin_anew(self) -> None:
         """A fresh history begins."""
         self.generation += 1
         self.events = []
-        for each in (self.counts, self.ended, self.undoing, self.open):
+        for each in (self.counts, self.ended, self.undoing, self.open, self.pauses):
             each.clear()
         self.signals.append([])
 
@@ -219,7 +221,7 @@ class Checker:
             self._breach("inbox", f"{name} of {process.name} removes {gone} of {seen.row}")
         told = Counter(event.type for event in append.events) if append is not None else Counter[Type]()
         # A resume of a pause that was dropped with its history has nothing to tell.
-        kinds = Counter(each.kind for each in gone if not each.call_id or seen.counts[Type.TASK_PAUSED, each.call_id])
+        kinds = Counter(each.kind for each in gone if not each.call_id or each.call_id in seen.pauses)
         for kind, type_ in ((MessageKind.SIGNAL, Type.WORKFLOW_SIGNALLED), (MessageKind.RESUME, Type.WORKFLOW_RESUMED)):
             if told[type_] < kinds[kind]:
                 self._breach("inbox", f"{gone} leave the inbox, and {append} does not tell of them")
@@ -227,7 +229,9 @@ class Checker:
     def _note_pauses(self, append: Append) -> None:
         seen = self.seen.get(append.execution_id)
         if seen is not None and seen.row.last_seq == append.expected_seq + len(append.events):
-            seen.open |= {pause.call_id for pause in append.opened}
+            opened = {pause.call_id for pause in append.opened}
+            seen.open |= opened
+            seen.pauses |= opened
 
     def _check_answer(self, execution_id: str, pause: Pause) -> None:
         opened = self.seen[execution_id].open

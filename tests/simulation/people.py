@@ -1,6 +1,7 @@
 """People outside: they start, answer, signal and cancel, and try again until they are told that it has arrived."""
 
 import concurrent.futures
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -37,7 +38,8 @@ class Client:
         self._universe = process.universe
         self._app = process.app
         self._app.background = _Nowhere()
-        self.signals: dict[str, list[str]] = {}  # Acknowledged: their names, by execution.
+        self.asked: Counter[tuple[str, str]] = Counter()  # Signals: how many, by execution and name.
+        self.signals: dict[str, list[str]] = {}  # Those that were acknowledged: their names, by execution.
         self.cancelled: set[str] = set()  # Acknowledged.
         self._is_asked: set[str] = set()
         process.after(LOOK_SECONDS, self._look)
@@ -51,6 +53,7 @@ class Client:
         key = f"{execution_id} {client_id}"
         if key not in self._is_asked:
             self._is_asked.add(key)
+            self.asked[execution_id, name] += 1
             self._insist(
                 self._universe.lottery(0.1),
                 lambda: self._app.send_signal(execution_id, name, value, client_id=key),
@@ -66,6 +69,8 @@ class Client:
                 send(n + 1)
 
         def send(n: int) -> None:
+            self.asked[execution_id, f"{MURMUR}{n}"] += 1
+
             def sent() -> Any:
                 return self._app.send_signal(execution_id, f"{MURMUR}{n}", n, client_id=f"{MURMUR}{n}")
 

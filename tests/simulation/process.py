@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux.app import App
 from flux.engine.committer import Committer
+from flux.errors import BodyError
 from flux.settings import Settings
 from flux.store.memory import Memory, MemoryStore
 from flux.testing.virtual_time import EPOCH_US
@@ -202,6 +203,6 @@ class Process:
         self.after(LEASE_SECONDS / 3 + self.latency(), self._beat)
 
     def _lost(self, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        if self.is_alive and not isinstance(error, Killed):
+        error = context.get("exception")  # A body error is for what a task has left running.
+        if self.is_alive and not isinstance(error, Killed | BodyError):
             self.universe.breach("error", f"{self.name}: asyncio says {context.get('message')}: {error!r}")

@@ -1,5 +1,6 @@
 """What must hold when everything has ended."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,8 @@ def check_acknowledged(client: Client, seen: Mapping[str, Seen]) -> None:
         generations = [[serde.decode(data)["name"] for data in signals] for signals in seen[execution_id].signals]
         for names in generations:
             murmurs = [name for name in names if name.startswith(MURMUR)]
-            if len(set(names)) < len(names) or murmurs != sorted(murmurs):
+            is_more = any(count > client.asked[execution_id, name] for name, count in Counter(names).items())
+            if is_more or murmurs != sorted(murmurs):
                 raise Violation("acks", f"{execution_id} has received {names}")
         lost = set(sent).difference(*generations)
         if lost:
