@@ -1,6 +1,7 @@
 """Rows of a database, and the values that they stand for."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -56,13 +57,12 @@ def message(path: Path, execution_id: str, record: Sequence[Any]) -> Message:
         CorruptedDatabaseError: It is not what was written.
     """
     id_, kind, call_id, name, data, sent_at, stored, number = record
-    try:
+    found = None
+    with suppress(AttributeError, TypeError, ValueError):
         kind, call_id, name = kind.decode(), call_id.decode(), name.decode()
-        intact = stored in {None, message_checksum(number, kind, call_id, name, sent_at, data)}
-        found = Message(id=id_, kind=MessageKind(kind), call_id=call_id, name=name, data=data, sent_at=sent_at)
-    except (AttributeError, TypeError, ValueError):
-        intact = False
-    if not intact:
+        if stored in {None, message_checksum(number, kind, call_id, name, sent_at, data)}:
+            found = Message(id=id_, kind=MessageKind(kind), call_id=call_id, name=name, data=data, sent_at=sent_at)
+    if found is None:
         raise _damaged(path, execution_id, f"message {id_} of its inbox is not what was written")
     return found
 
