@@ -280,7 +280,7 @@ def _drain(self: runner.Runner, body: Any) -> None:
 
 
 def the_answers_of_what_was_left_behind_are_kept(patch: Patch) -> None:
-    patch.setattr(runner, "_FOR_THE_WORKFLOW", frozenset(MessageKind) - {MessageKind.CHILD})
+    patch.setattr(runner, "FOR_THE_WORKFLOW", frozenset(MessageKind) - {MessageKind.CHILD})
 
 
 def the_newest_message_is_read_first(patch: Patch) -> None:

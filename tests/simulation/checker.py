@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
-from flux.domain.execution import ExecutionState
+from flux.domain.execution import POISON, ExecutionState
 from flux.domain.history import DECIDED_BY_BODY, ROLLS_BACK
 from flux.ids import child_id
 from flux.ports import Append, ExecutionRow, Message, MessageKind, Pause
@@ -122,7 +122,7 @@ class Checker:
             is_claim = name in CLAIMS and row.fence == old.fence + 1 and row.worker in process.workers
             if not is_claim or old.state is not ExecutionState.SCHEDULED:
                 self._breach("owner", f"{name} of {process.name} makes {row} of {old}")
-        if row.blocked_reason is not None:
+        if row.blocked_reason not in {None, POISON}:  # Who dies so often is taken for poisoned; a person asks again.
             self._breach("replay", f"{row.execution_id} is blocked: {row.blocked_reason}")
         if name in CLAIMS and row.fence == old.fence:
             self._breach("owner", f"a claim makes no new owner of {row}")

@@ -1,6 +1,7 @@
 """People outside: they start, answer, signal and cancel, and try again until they are told that it has arrived."""
 
 import concurrent.futures
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -100,9 +101,12 @@ class Client:
         self._process.after(delay, attempt)
 
     def _look(self) -> None:
-        """Answer some of the pauses that are open."""
+        """Answer some of the pauses that are open, and ask again for what was put aside."""
         self._process.after(LOOK_SECONDS, self._look)
         for execution_id, found in tuple(self._memory.executions.items()):
+            if found.row.blocked_reason is not None:
+                with contextlib.suppress(StoreError):  # It is looked at again.
+                    self._app.store.unblock(execution_id)
             if found.row.finished_at is None:
                 for pause, is_answered in tuple(found.pauses.values()):
                     if not is_answered and self._universe.chance.random() < 0.5:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from flux.errors import StoreError
 from flux.ports import Message, MessageKind, Store
 
-FOR_THE_WORKFLOW = frozenset({MessageKind.SIGNAL, MessageKind.CANCEL})  # The rest is for one of its calls.
+FOR_THE_WORKFLOW = frozenset({MessageKind.SIGNAL, MessageKind.CANCEL})  # The others are for one of its calls.
 MESSAGES_AT_ONCE = 1000  # More would be a long step, all of which is lost if the process dies in it.
 
 
