@@ -8,9 +8,12 @@ import pytest
 
 from flux import ExecutionContext, ExecutionState, pause, task, workflow
 from flux.errors import BodyError, ExecutionConflictError, ExecutionError, ExecutionTimeoutError
+from flux.store.memory import Memory
 from flux.tasks import parallel
+from flux.testing import Bed
 from functional.kit import Kit, failure, run_script, shape, times, types, whole
 from functional.test_release import Gate, turns
+from support.law import check_complete
 
 
 @task
@@ -594,3 +597,44 @@ def test_the_timeout_of_a_pause_inside_a_task_survives_a_crash(kit: Kit) -> None
 
     assert ctx.output == "gave up"
     assert kit.clock.seconds == pytest.approx(60, abs=0.001)
+
+
+def test_what_a_task_that_was_given_up_has_left_is_ended_by_the_next_process() -> None:
+    async def undo() -> None:
+        await asyncio.sleep(100)
+
+    @task.with_options(rollback=undo)
+    async def inner() -> None:
+        try:
+            await asyncio.sleep(1000)
+        except asyncio.CancelledError:
+            await asyncio.sleep(8)  # Longer than the grace, so that the outer task ends first.
+            raise
+
+    @task
+    async def outer() -> None:
+        await inner()
+
+    @workflow
+    async def leaving(ctx: ExecutionContext[Any]) -> Any:
+        try:
+            async with asyncio.timeout(1):
+                await outer()
+        except TimeoutError:
+            await asyncio.sleep(60)
+        return "end"
+
+    memory = Memory()
+
+    async def scenario() -> Memory:
+        leaving.start(1, execution_id="e")
+        await asyncio.sleep(30)
+        return memory.snapshot()
+
+    with Bed(memory).installed() as bed:
+        left = bed.run(scenario())
+    with Bed(left, time=bed.time).installed():
+        events = leaving.run(execution_id="e").events
+
+    assert events[-1].value == "end"
+    check_complete(events)

@@ -7,7 +7,7 @@ body by `Driver.deliver`, to a task body by its `Attempt`.
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from flux import serde, telemetry
@@ -290,7 +290,9 @@ class OpenCalls:
             self.host.call_soon(self._driver.guard, self._end_cancelled, call.id)
 
     def cancel_all(self) -> None:
-        """Give up every call of the body."""
+        """Give up every call of the body, and end what another process has left inside of those that had ended."""
+        for outer_id in [each for each in self._left if each not in self._open]:
+            self._end_left(outer_id, self._left.pop(outer_id))
         for call in list(self._open.values()):
             if call.attempt is None:
                 self.cancelled(call)
@@ -333,10 +335,13 @@ class OpenCalls:
     def _end_inside(self, call: Call) -> None:
         """End the calls inside this one that an interrupted attempt made, and that none has taken up."""
         rollback = f"{call.id}/rollback/" if call.id in self._undoing else None  # It goes on.
-        for inner_id in reversed(self._left.get(call.id.partition("/")[0], ())):
-            record, is_inside = self.history.calls[inner_id], inner_id.startswith(f"{call.id}/")
-            is_taken_up = inner_id in self._open or (rollback is not None and inner_id.startswith(rollback))
-            if record.outcome is None and record.started is not None and is_inside and not is_taken_up:
+        left = self._left.get(call.id.partition("/")[0], ())
+        self._end_left(call.id, [each for each in left if rollback is None or not each.startswith(rollback)])
+
+    def _end_left(self, outer_id: str, left: Sequence[str]) -> None:
+        for inner_id in reversed(left):
+            record, is_inside = self.history.calls[inner_id], inner_id.startswith(f"{outer_id}/")
+            if record.outcome is None and record.started is not None and is_inside and inner_id not in self._open:
                 self._log.pause_closed(self._pause_id(inner_id))
                 self._log.record(Type.TASK_CANCELLED, inner_id, record.started.name)
 
