@@ -259,6 +259,38 @@ def test_an_execution_that_could_not_even_be_given_back_is_continued_by_the_same
 # -- an answer that is lost
 
 
+class UnwillingStore(WrappedStore):
+    """The first execution that is given back is not taken."""
+
+    has_refused = False
+
+    def release(self, execution_id: str, *, fence: int) -> bool:
+        if not self.has_refused:
+            self.has_refused = True
+            raise StoreError("the database cannot be reached")
+        return self._store.release(execution_id, fence=fence)
+
+
+def test_an_execution_that_could_not_be_given_back_by_a_cancelled_run_is_given_back_by_the_next_heartbeat(
+    store: WrappedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @workflow
+    async def sleeping(ctx: ExecutionContext[Any]) -> Any:
+        await asyncio.sleep(1)
+
+    async def interrupted() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(sleeping.run_async(1, execution_id="e"), 0.1)
+
+    with contextlib.closing(wrapped(monkeypatch, UnwillingStore(store))) as app:
+        asyncio.run(interrupted())
+        assert app.row("e").state is ExecutionState.RUNNING
+
+        app._lease.beat()
+
+        assert app.row("e").state is ExecutionState.SCHEDULED
+
+
 class ForgetfulStore(WrappedStore):
     """The first claim is done, and its answer is an error."""
 

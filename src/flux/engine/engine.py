@@ -156,7 +156,8 @@ class Engine:
         try:
             return await asyncio.shield(runner.done)  # A cancelled wait must not cancel what is waited for.
         except asyncio.CancelledError:  # Ctrl-C, or a closing loop: never a fact.
-            await _uninterrupted(runner.release())
+            if not await _uninterrupted(runner.release()):
+                self._owed.append(runner)
             runner.done.cancel()  # Others may wait for it.
             raise
         except Exception:
@@ -290,9 +291,10 @@ def _is_of_this_loop(future: "asyncio.Future[Any]") -> bool:
     return future.get_loop() is asyncio.get_running_loop()
 
 
-async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
+async def _uninterrupted(work: Coroutine[Any, Any, bool]) -> bool:
     """Await to the end, however often the caller is cancelled meanwhile."""
     task = asyncio.ensure_future(work)
     while not task.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(task)
+    return task.result()

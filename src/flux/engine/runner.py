@@ -141,7 +141,7 @@ class Runner:
         self._record(type_, data)
         self._park(transition, None)
 
-    def release(self) -> Coroutine[Any, Any, None]:
+    def release(self) -> Coroutine[Any, Any, bool]:
         """Give the execution back unharmed: what has ended is recorded, what runs is cancelled and not recorded.
 
         An end or a parking that is under way is waited for instead.  From this call on nothing is recorded any more,
@@ -153,13 +153,13 @@ class Runner:
             self._phase = Phase.SETTLING  # The body is not driven: nothing is decided, and nothing starts.
         return self._release(was_live=was_live)
 
-    async def _release(self, *, was_live: bool) -> None:
+    async def _release(self, *, was_live: bool) -> bool:
         if self._phase is Phase.SETTLING and not was_live:
             self._unparked = self._host.create_future()
             ends: list[asyncio.Future[Any]] = [self.done, self._unparked]
             await asyncio.wait(ends, timeout=self._parts.cancel_grace_seconds, return_when=asyncio.FIRST_COMPLETED)
         if self._phase is Phase.CLOSED:
-            return
+            return True
         self._phase = Phase.SETTLING  # Also if it was not parked after all.
         self._log.forget_waiters()
         self._drop_body()
@@ -169,13 +169,12 @@ class Runner:
         await asyncio.wait([stored], timeout=self._parts.cancel_grace_seconds)
         self._close()
         if has_stopped:
-            self.free()
-        else:
-            logger.warning(
-                "a task of execution %s goes on although it was cancelled: others can have the execution when this "
-                "process ends",
-                self.execution_id,
-            )
+            return self.free()
+        logger.warning(
+            "a task of execution %s goes on although it was cancelled: others can have it when this process ends",
+            self.execution_id,
+        )
+        return True
 
     def free(self) -> bool:
         """Let others claim the execution; False if the database cannot be written now."""
