@@ -136,8 +136,8 @@ class Engine:
         self._owed = [runner for runner in self._owed if not runner.free()]
         for execution_id in tuple(self._doubtful):
             with self._lock:
-                self._release_forgotten(execution_id, self._parts.lease.worker)
-                self._doubtful.discard(execution_id)
+                if self._release_forgotten(execution_id, self._parts.lease.worker):
+                    self._doubtful.discard(execution_id)
 
     def close(self) -> None:
         """Finish what is being written."""
@@ -183,17 +183,23 @@ class Engine:
                 raise
             if claim is None:
                 return None
+            self._doubtful.discard(execution_id)
             runner = self._runner(workflow, execution_id, inline=inline, fence=claim.row.fence, events=claim.events)
             self._runners.setdefault(execution_id, set()).add(runner)
         return runner
 
-    def _release_forgotten(self, execution_id: str, worker: str) -> None:
-        """Free an execution that is ours, but that nobody here runs: the database failed when it was given back."""
+    def _release_forgotten(self, execution_id: str, worker: str) -> bool:
+        """Free an execution that is ours, but that nobody here runs: the database failed when it was given back.
+
+        Returns:
+            Whether nobody here runs it: a run that does may be one that was superseded, and not know it yet.
+        """
         if any(not runner.done.get_loop().is_closed() for runner in self._runners.get(execution_id, ())):
-            return
+            return False
         row = self._parts.store.get(execution_id)
         if row is not None and row.state is ExecutionState.RUNNING and row.worker == worker:
             self._parts.store.release(execution_id, fence=row.fence)
+        return True
 
     def _create(
         self,
