@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from unittest import mock
 
+from flux.domain.execution import POISON
 from flux.engine import engine, launcher, lease
 from flux.errors import StoreError
 from flux.store.memory import Memory
@@ -137,8 +138,9 @@ class Trial:
             except StoreError as error:
                 process.universe.note(process.name, f"cannot run {request.execution_id}: {error}")
             except Exception as error:
-                process.universe.breach("error", f"{process.name} gets {error!r}")
-                raise
+                if POISON not in str(error):  # Else a person asks again for it: it has met much misfortune.
+                    process.universe.breach("error", f"{process.name} gets {error!r}")
+                    raise
             await asyncio.sleep(POLL_SECONDS)
 
 
