@@ -13,7 +13,6 @@ def no_heartbeat() -> None:
 
 def no_fence() -> None:
     """BROKEN: an append does not compare the fence."""
-    no_heartbeat()
     adapter._ADVANCE = re.sub(r"\bfence = \?", "? IS NOT NULL", adapter._ADVANCE)
     for name in ("finish_execution", "park_execution"):
         adapter._SQL[name] = adapter._SQL[name].replace("fence = :fence", ":fence IS NOT NULL")

@@ -182,9 +182,10 @@ def superseded(name: str, fields: dict[str, Any]) -> None:
 
 
 def no_fence() -> None:
-    """BROKEN: see broken.py."""
+    """BROKEN: an append does not compare the fence, and whoever was taken for dead does not care."""
     refusals_told()
     broken.no_fence()
+    app.App._superseded = lambda self: None
 
 
 BUILDS = {

@@ -73,7 +73,13 @@ def tell_appends() -> None:
     SqliteStore._append = telling
 
 
-BUILDS = {"sound": lambda: None, "no_heartbeat": no_heartbeat, "no_fence": no_fence}
+def no_fence_nor_heartbeat() -> None:
+    """BROKEN: nothing stands between."""
+    no_heartbeat()
+    no_fence()
+
+
+BUILDS = {"sound": lambda: None, "no_heartbeat": no_heartbeat, "no_fence": no_fence_nor_heartbeat}
 
 
 def run(id_: str, value: int) -> None:

@@ -193,7 +193,7 @@ def test_of_hundreds_of_damages_none_is_served_and_each_is_repaired_or_named(ori
 def test_control_without_checksums_damage_is_served(original, tmp_path, monkeypatch):
     monkeypatch.setattr(rows, "checksum", lambda *_: Anything())
 
-    _, wrong = damaged(original, tmp_path, DAMAGES // 2)
+    _, wrong = damaged(original, tmp_path, DAMAGES // 4)
 
     assert any("history" in text for text in wrong)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from crash.processes import SOURCE
+from crash.processes import HERE, SOURCE
 from crash.supervised import DEATHS_AT_MOST, schedule, work
 from flux.domain.execution import POISON, POISON_TAKEOVERS
 from flux.store.sqlite import SqliteStore
@@ -31,9 +31,10 @@ def rows(directory: Path):
         return {row.execution_id: row for row in store.list(limit=1000)}
 
 
-def flux(directory: Path, *arguments: str) -> str:
-    command, env = [sys.executable, "-m", "flux", *arguments], {**os.environ, "PYTHONPATH": SOURCE}
-    ended = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=30, check=True)
+def flux(directory: Path, *arguments: str, code: int = 0) -> str:
+    command, env = [sys.executable, "-m", "flux", *arguments], {**os.environ, "PYTHONPATH": f"{SOURCE}:{HERE}"}
+    ended = subprocess.run(command, cwd=directory, env=env, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == code, ended.stderr
     return ended.stdout
 
 
@@ -55,10 +56,11 @@ def test_what_ends_its_process_each_time_is_tried_five_times_and_put_aside_with_
 def test_a_person_who_asks_has_poison_tried_again(tmp_path):
     schedule(tmp_path, 'poison 1 "exits"')
     work(tmp_path)
-    with closing(SqliteStore(tmp_path / ".flux" / "flux.db")) as store:
-        assert store.unblock("poison-0-exits")
 
-    assert work(tmp_path) == [3] * POISON_TAKEOVERS
+    flux(tmp_path, "run", f"{HERE / 'pool.py'}:poison", "--id", "poison-0-exits", code=3)
+    assert rows(tmp_path)["poison-0-exits"].blocked_reason is None
+
+    assert work(tmp_path) == [3] * (POISON_TAKEOVERS - 1)
     assert effects(tmp_path)["poison-0-exits", "exits"] == 2 * POISON_TAKEOVERS
 
 

@@ -104,6 +104,6 @@ def test_what_zombies_do_is_refused_and_they_stop_doing_it(tmp_path, seed):
 
 
 def test_control_a_build_without_the_fence_is_found(tmp_path):
-    haunt(tmp_path, "no_fence", 1, 24)
+    haunt(tmp_path, "no_fence", 1, 12)
 
     assert lines(tmp_path / "accepted")
