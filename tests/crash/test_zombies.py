@@ -19,8 +19,8 @@ PROCESSES = 8
 STOPPERS = 4
 LEASE = 0.3
 GRACE = LEASE / 3 + 0.2  # One heartbeat, and a busy machine.
-STEP = 0.8
-EXECUTIONS = [f"holding-{n}-[400,{STEP}]" for n in range(18)]
+STEPS = "[400,0.8]", "[2000,0.2]"  # Those that are to be stopped, and those that ended meanwhile.
+EXECUTIONS = [f"holding-{n}-{steps}" for steps in STEPS for n in range(12)]
 FAILED_SEEDS: list[int] = []  # Seeds that once found a fault; each is tried again, for ever.
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -50,7 +50,7 @@ def stop_again_and_again(mine: list[int], seed: str, count: int, went_on: list[t
 
 def haunt(directory: Path, build: str, seed: int, count: int) -> list[tuple[int, float]]:
     """Make about so many zombies; returns who went on, and when."""
-    schedule(directory, f"holding {len(EXECUTIONS)} [400,{STEP}]")
+    schedule(directory, *(f"holding 12 {steps}" for steps in STEPS))
     went_on: list[tuple[int, float]] = []
     with ExitStack() as stack:
         for _ in range(PROCESSES):
