@@ -13,6 +13,7 @@ import threading
 import time
 from typing import Any
 
+from broken import no_quarantine
 from mortal import serve
 
 from flux import ExecutionContext, workflow
@@ -74,6 +75,7 @@ def send(name: str) -> None:
 
 
 def main() -> None:
+    no_quarantine()
     match sys.argv[1:]:
         case ["receive", total]:
             serve(lambda: receive(int(total)))

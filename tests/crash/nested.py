@@ -11,6 +11,7 @@ import time
 from typing import Any
 from zlib import crc32
 
+from broken import no_quarantine
 from mortal import serve
 
 from flux import ExecutionContext, task, telemetry, workflow
@@ -112,5 +113,6 @@ def live(execution: str, value: str) -> None:
 
 
 if __name__ == "__main__":
+    no_quarantine()
     BUILDS[sys.argv[1]]()
     serve(live)

@@ -120,11 +120,6 @@ WORKFLOWS = {each.name: each for each in (healthy, holding, poison)}
 # -- builds
 
 
-def no_quarantine() -> None:
-    """BROKEN: whatever ends its process is claimed again for ever."""
-    SqliteStore._quarantine = staticmethod(lambda cursor, worker: 0)
-
-
 def no_isolation() -> None:
     """BROKEN: what ran beside the poison is suspected again and again together with it."""
     adapter.SUSPECT_TAKEOVERS = 1 << 30
@@ -154,7 +149,7 @@ def refusals_told() -> None:
 
     Nothing is put aside: to be taken over again and again is what happens here.
     """
-    no_quarantine()
+    broken.no_quarantine()
     append = SqliteStore._append
 
     def telling(self: Any, appends: Any) -> Any:
@@ -192,7 +187,7 @@ BUILDS = {
     "refusals_told": refusals_told,
     "no_fence": no_fence,
     "sound": lambda: None,
-    "no_quarantine": no_quarantine,
+    "no_quarantine": broken.no_quarantine,
     "no_isolation": no_isolation,
     "full_at_first": full_at_first,
     "no_output_commit": no_output_commit,
