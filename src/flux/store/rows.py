@@ -1,7 +1,6 @@
 """Rows of a database, and the values that they stand for."""
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -57,14 +56,13 @@ def message(path: Path, execution_id: str, record: Sequence[Any]) -> Message:
         CorruptedDatabaseError: It is not what was written.
     """
     id_, kind, call_id, name, data, sent_at, stored, number = record
-    found = None
-    with suppress(AttributeError, TypeError, ValueError):
+    try:
         kind, call_id, name = kind.decode(), call_id.decode(), name.decode()
         if stored in {None, message_checksum(number, kind, call_id, name, sent_at, data)}:
-            found = Message(id=id_, kind=MessageKind(kind), call_id=call_id, name=name, data=data, sent_at=sent_at)
-    if found is None:
-        raise _damaged(path, execution_id, f"message {id_} of its inbox is not what was written")
-    return found
+            return Message(id=id_, kind=MessageKind(kind), call_id=call_id, name=name, data=data, sent_at=sent_at)
+    except (AttributeError, TypeError, ValueError):
+        pass  # Not even of the right types.
+    raise _damaged(path, execution_id, f"message {id_} of its inbox is not what was written")
 
 
 def cached_result(path: Path, key: bytes, record: Sequence[Any]) -> bytes:
