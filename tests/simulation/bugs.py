@@ -279,10 +279,6 @@ def _drain(self: runner.Runner, body: Any) -> None:
         self._step_ended()
 
 
-def the_answers_of_what_was_left_behind_are_kept(patch: Patch) -> None:
-    patch.setattr(runner, "FOR_THE_WORKFLOW", frozenset(MessageKind) - {MessageKind.CHILD})
-
-
 def the_newest_message_is_read_first(patch: Patch) -> None:
     unread = inbox.Inbox.unread
     patch.setattr(inbox.Inbox, "unread", lambda self: list(reversed(unread(self))))
@@ -365,7 +361,6 @@ BUGS: dict[Callable[[Patch], None], str] = {
     what_is_owed_is_not_given_back: "liveness",
     timers_are_lost_at_a_rescue: "liveness",
     two_outcomes_are_delivered_in_one_step: "replay",
-    the_answers_of_what_was_left_behind_are_kept: "inbox",
     the_newest_message_is_read_first: "acks",
     an_interrupted_rollback_is_forgotten: "once",
     every_owner_has_children_of_its_own: "child",

@@ -95,7 +95,7 @@ class Checker:
                 self._check_birth(found.row)
                 self._check_events(seen, found.events, found.fences)
             elif found.row is not seen.row:
-                self._check_row(process, name, kwargs, seen, found.row)
+                self._check_row(process, name, (*args, *kwargs.values()), seen, found.row)
                 self._check_history(process, name, seen, found.row, found.events, found.fences)
             self._check_inbox(process, name, appends.get(execution_id), seen, found.inbox)
             seen.row = found.row
@@ -114,7 +114,7 @@ class Checker:
             self._breach("child", f"the call {call} has a second child: {row}")
         self._children.add(call)
 
-    def _check_row(self, process: "Process", name: str, kwargs: Any, seen: Seen, row: ExecutionRow) -> None:
+    def _check_row(self, process: "Process", name: str, args: Any, seen: Seen, row: ExecutionRow) -> None:
         old = seen.row
         if old.finished_at is not None:
             self._breach("ended", f"{name} changes {old} to {row}")
@@ -124,11 +124,11 @@ class Checker:
                 self._breach("owner", f"{name} of {process.name} makes {row} of {old}")
         if row.blocked_reason not in {None, POISON}:  # Who dies so often is taken for poisoned; a person asks again.
             self._breach("replay", f"{row.execution_id} is blocked: {row.blocked_reason}")
-        if name in CLAIMS and row.fence == old.fence:
+        if name == "claim" and args[0] == row.execution_id and row.fence == old.fence:
             self._breach("owner", f"a claim makes no new owner of {row}")
         if name == "rescue" and old.state is ExecutionState.RUNNING:
             expires_at = self._workers.get(old.worker or "", 0)
-            if expires_at > kwargs["now"] and old.worker in self._memory.alive:
+            if expires_at > args[0] and old.worker in self._memory.alive:
                 self._breach("rescue", f"{old.worker} is alive, and its lease expires at {expires_at}: {old}")
 
     def _check_history(
