@@ -97,6 +97,8 @@ class Checker:
             elif found.row is not seen.row:
                 self._check_row(process, name, (*args, *kwargs.values()), seen, found.row)
                 self._check_history(process, name, seen, found.row, found.events, found.fences)
+            if name == "claim" and result is not None and execution_id == args[0] and found.row.fence == seen.row.fence:
+                self._breach("owner", f"a claim makes no new owner of {found.row}")
             self._check_inbox(process, name, appends.get(execution_id), seen, found.inbox)
             seen.row = found.row
         for append in appends.values():
@@ -124,8 +126,6 @@ class Checker:
                 self._breach("owner", f"{name} of {process.name} makes {row} of {old}")
         if row.blocked_reason not in {None, POISON}:  # Who dies so often is taken for poisoned; a person asks again.
             self._breach("replay", f"{row.execution_id} is blocked: {row.blocked_reason}")
-        if name == "claim" and args[0] == row.execution_id and row.fence == old.fence:
-            self._breach("owner", f"a claim makes no new owner of {row}")
         if name == "rescue" and old.state is ExecutionState.RUNNING:
             expires_at = self._workers.get(old.worker or "", 0)
             if expires_at > args[0] and old.worker in self._memory.alive:
