@@ -1,4 +1,4 @@
-"""The rules that a simulation holds, by name; `docs/guarantees.md` says them to users."""
+"""The rules that a simulation holds, by name."""
 
 RULES = {
     "dense": "a history is dense, and its times never go back",
