@@ -3,6 +3,7 @@
 import argparse
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 from simulation.run import EVERY, Outcome, digest_of, run_many, run_seed
@@ -36,9 +37,11 @@ def show(seed: int, *, keep: bool) -> int:
 def search(seeds: range, processes: int | None) -> int:
     """Run many seeds."""
     failed: list[Outcome] = []
+    faults: Counter[str] = Counter()
     began = time.monotonic()
 
     def see(outcome: Outcome) -> None:
+        faults.update(outcome.faults)
         if outcome.rule:
             failed.append(outcome)
             print(f"seed {outcome.seed} fails: {outcome.violation}", file=sys.stderr)
@@ -46,6 +49,7 @@ def search(seeds: range, processes: int | None) -> int:
     digest = digest_of(run_many(seeds, processes=processes), see)
     seconds = time.monotonic() - began
     print(f"trace {digest}; every {EVERY}th seed ran twice, with the same trace")
+    print("what went wrong:", ", ".join(f"{count:,} {kind}" for kind, count in sorted(faults.items())))
     print(f"{len(seeds):,} seeds, {len(failed)} failed, in {seconds:.0f} s ({len(seeds) / seconds:.0f} a second)")
     if failed:
         print("To see how: python -m simulation --seed N --trace, for N in", *[each.seed for each in failed[:20]])

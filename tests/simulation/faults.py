@@ -132,16 +132,18 @@ class FaultyStore:
         process, universe = self._process, self._process.universe
         mix, luck = process.mix, universe.chance.random()
         if process.is_cut_off() or luck < (mix.fails / 8 if name in READS else mix.fails):
-            universe.note(process.name, f"{name} fails")
+            universe.note(process.name, f"{name} fails", fault="failed calls")
             raise StoreError("the database cannot be reached")
         result = method(*args, **kwargs)
         if name in READS:
             return result
-        universe.note(process.name, f"{name}{_gist(name, args, kwargs)} -> {describe(_outcome(result))}")
+        refused = "appends of superseded owners" if name == "append" and AppendResult.STALE in result else ""
+        told = f"{name}{_gist(name, args, kwargs)} -> {describe(_outcome(result))}"
+        universe.note(process.name, told, fault=refused)
         process.checker.written(process, name, args, kwargs, result)
         luck = universe.chance.random()
         if luck < mix.loses:
-            universe.note(process.name, "and the answer is lost")
+            universe.note(process.name, "and the answer is lost", fault="lost answers")
             raise StoreError("the connection was lost")
         if luck > 1 - mix.dies:
             process.kill("in a write")

@@ -137,7 +137,7 @@ class Process:
     def kill(self, why: str) -> None:
         """It dies, between two callbacks or in the middle of one."""
         if self.is_alive:
-            self.universe.note(self.name, f"dies {why}")
+            self.universe.note(self.name, f"dies {why}", fault="deaths")
             self.is_alive = False
             self.universe.living.remove(self)
             if not self.mix.leaves_proof:
@@ -162,19 +162,20 @@ class Process:
     def freeze(self, seconds: float, *, wholly: bool = True) -> None:
         """It stands still: all of it, or its loop alone."""
         until = self.universe.us + round(seconds * MICROSECONDS)
-        self.universe.note(self.name, f"{'is frozen' if wholly else 'stalls'} for {seconds:.3f} s")
+        what, fault = ("is frozen", "freezes") if wholly else ("stalls", "stalls")
+        self.universe.note(self.name, f"{what} for {seconds:.3f} s", fault=fault)
         self.blocked_until = max(self.blocked_until, until)
         if wholly:
             self.frozen_until = max(self.frozen_until, until)
 
     def cut_off(self, seconds: float) -> None:
         """The database cannot be reached for a while."""
-        self.universe.note(self.name, f"is cut off for {seconds:.3f} s")
+        self.universe.note(self.name, f"is cut off for {seconds:.3f} s", fault="cuts")
         self.cut_off_until = self.universe.us + round(seconds * MICROSECONDS)
 
     def step_clock(self, seconds: float) -> None:
         """Somebody sets its wall clock."""
-        self.universe.note(self.name, f"has its clock set by {seconds:.3f} s")
+        self.universe.note(self.name, f"has its clock set by {seconds:.3f} s", fault="clock steps")
         self.clock.offset_us += round(seconds * MICROSECONDS)
 
     def end(self) -> None:

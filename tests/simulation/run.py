@@ -4,8 +4,8 @@ import hashlib
 import multiprocessing
 import os
 import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 from simulation.faults import Mix
 from simulation.plan import Plan
@@ -25,12 +25,14 @@ class Outcome:
     Args:
         digest: Of all that happened.
         violation: The rule that was broken, and how; empty if none was.
+        faults: How many there were, by kind.
     """
 
     seed: int
     digest: str
     rule: str = ""
     violation: str = ""
+    faults: Mapping[str, int] = field(default_factory=dict)
 
 
 def run_seed(seed: int, trace: Trace | None = None) -> Outcome:
@@ -42,8 +44,8 @@ def run_seed(seed: int, trace: Trace | None = None) -> Outcome:
         twin = Trial(plan, mix.of_twin(), Trace()).run()
         compare(plan, result, twin)
     except Violation as violation:
-        return Outcome(seed, trace.digest, violation.rule, str(violation))
-    return Outcome(seed, trace.digest)
+        return Outcome(seed, trace.digest, violation.rule, str(violation), trace.faults)
+    return Outcome(seed, trace.digest, faults=trace.faults)
 
 
 def run_seed_checked(seed: int) -> Outcome:

@@ -1,6 +1,7 @@
 """A thousand seeds hold every rule, and every planted bug breaks the rule that is there for it."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,11 @@ def test_a_thousand_seeds_hold_every_rule() -> None:
     assert run.returncode == 0, run.stderr
     assert f"{SEEDS:,} seeds, 0 failed" in run.stdout
     assert run.stderr == ""
+    faults = re.search("what went wrong: (.*)", run.stdout)
+    assert faults is not None
+    counts = {kind: int(count.replace(",", "")) for count, kind in re.findall(r"([\d,]+) ([a-z ]+)", faults[1])}
+    assert len(counts) == 8
+    assert min(counts.values()) > 100, counts
 
 
 @pytest.mark.slow

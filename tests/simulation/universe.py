@@ -3,6 +3,7 @@
 import hashlib
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ class Trace:
     def __init__(self, *, keep: bool = False) -> None:
         self._digest = hashlib.sha256()
         self.lines: list[str] | None = [] if keep else None
+        self.faults: Counter[str] = Counter()  # By kind: a simulation in which nothing goes wrong proves nothing.
 
     def note(self, us: int, who: str, what: str) -> None:
         line = f"{us / MICROSECONDS:12.6f} {who:8} {what}"
@@ -74,7 +76,10 @@ class Universe:
         """A duration, mostly short and sometimes long."""
         return min(self.chance.expovariate(1 / mean), 8 * mean) if mean else 0.0
 
-    def note(self, who: str, what: str) -> None:
+    def note(self, who: str, what: str, *, fault: str = "") -> None:
+        """Tell what has happened; a fault is counted, too."""
+        if fault:
+            self.trace.faults[fault] += 1
         self.trace.note(self.us, who, what)
 
     def breach(self, rule: str, text: str) -> None:
