@@ -48,9 +48,9 @@ class Engine:
         if parts.guard_bodies:
             guard.install()
         self._hosts: dict[asyncio.AbstractEventLoop, _Host] = {}
-        self._runners: dict[str, set[Runner]] = {}
+        self._runners: dict[str, list[Runner]] = {}  # In order, as a set of them is not.
         self._owed: list[Runner] = []  # Whose executions could not be given back.
-        self._doubtful: set[str] = set()  # Which may be ours: the answer to their claim was an error.
+        self._doubtful: dict[str, None] = {}  # Which may be ours: the answer to their claim was an error.
         self._lock, self._hosts_lock = threading.Lock(), threading.Lock()
         self._watch = Watch(self._drains)
 
@@ -137,7 +137,7 @@ class Engine:
         for execution_id in tuple(self._doubtful):
             with self._lock:
                 if self._release_forgotten(execution_id, self._parts.lease.worker):
-                    self._doubtful.discard(execution_id)
+                    self._doubtful.pop(execution_id, None)
 
     def close(self) -> None:
         """Finish what is being written."""
@@ -166,7 +166,7 @@ class Engine:
             raise
         finally:
             with self._lock:
-                self._runners[runner.execution_id].discard(runner)
+                self._runners[runner.execution_id].remove(runner)
                 if not self._runners[runner.execution_id]:
                     del self._runners[runner.execution_id]
                 if not self._runners:
@@ -179,13 +179,13 @@ class Engine:
             try:
                 claim = store.claim(execution_id, worker=worker, version=workflow.version, now=self._parts.clock.now())
             except (StoreError, OSError):
-                self._doubtful.add(execution_id)
+                self._doubtful[execution_id] = None
                 raise
             if claim is None:
                 return None
-            self._doubtful.discard(execution_id)
+            self._doubtful.pop(execution_id, None)
             runner = self._runner(workflow, execution_id, inline=inline, fence=claim.row.fence, events=claim.events)
-            self._runners.setdefault(execution_id, set()).add(runner)
+            self._runners.setdefault(execution_id, []).append(runner)
         return runner
 
     def _release_forgotten(self, execution_id: str, worker: str) -> bool:
@@ -214,7 +214,7 @@ class Engine:
             workflow, execution_id, inline=inline, fence=1, events=(), create=create, input_data=input_data
         )
         with self._lock:
-            self._runners.setdefault(execution_id, set()).add(runner)
+            self._runners.setdefault(execution_id, []).append(runner)
         return runner
 
     def _runner(
