@@ -152,6 +152,7 @@ def new_row(append: Append, new: NewExecution, number: int) -> ExecutionRow:
         finished_at=append.events[-1].time_us if state.is_finished else None,
         parent_id=new.parent.execution_id if new.parent else None,
         parent_call=new.parent.call_id if new.parent else None,
+        forked_from=new.forked_from,
     )
 
 

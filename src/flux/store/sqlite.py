@@ -24,6 +24,7 @@ from flux.ports import (
     Pause,
     SealedSecret,
 )
+from flux.store.catalogue import SqliteCatalogue
 from flux.store.companions import ask_to_cancel, deliver, move_pauses, restart_history, tell_parent
 from flux.store.database import Database
 from flux.store.file_lock import FileLock, is_held
@@ -50,7 +51,7 @@ EventList = list[ExecutionEvent]
 
 
 class SqliteStore:
-    """`ports.Store` on one SQLite file, made with its folder when missing.
+    """`ports.Store` on one SQLite file, made with its folder when missing; `catalogue` is `ports.Catalogue` on it.
 
     Raises:
         StoreError: The file cannot be opened.
@@ -60,6 +61,7 @@ class SqliteStore:
         self._database = Database(path)
         self._path = self._database.path
         self._overflow = Overflow(self._path)
+        self.catalogue = SqliteCatalogue(self._database)
         self._workers: dict[str, FileLock] = {}  # Registered here, with their proof of life.
         # Of running executions, so that an append need not look up a text; written under the right to write.
         self._numbers: dict[str, int] = {}
@@ -318,6 +320,8 @@ class SqliteStore:
         if row["state"] == ExecutionState.RUNNING:
             self._remember(append.execution_id, number)
         rows += event_rows(number, append.execution_id, row["fence"], 0, append.events)
+        for name, value in new.attributes.items():
+            cursor.execute(_SQL["insert_attribute"], (number, name, value))
         self._store_companions(cursor, number, append, rows)
         return AppendResult.STORED
 
@@ -458,6 +462,7 @@ def _creation(append: Append, new: NewExecution) -> dict[str, Any]:
         "started_at": new.created_at,
         "parent_id": new.parent.execution_id if new.parent else None,
         "parent_call": new.parent.call_id if new.parent else None,
+        "forked_from": new.forked_from,
     }
     if new.worker is None:
         row |= {"state": ExecutionState.SCHEDULED.value, "fence": 0, "started_at": None, "finished_at": None}

@@ -54,4 +54,5 @@ RETURNING
     finished_at,
     first_seq,
     parent_call,
+    forked_from,
     (SELECT parents.execution_id FROM executions AS parents WHERE parents.number = executions.parent) AS parent_id;

@@ -4,11 +4,11 @@
 INSERT INTO executions (
     execution_id, namespace, workflow, version, location, start_digest, state, worker, fence, last_seq,
     wake_at, blocked_reason, blocked_version, created_at, created_by, started_at, finished_at,
-    parent, parent_call
+    parent, parent_call, forked_from
 )
 VALUES (
     :execution_id, :namespace, :workflow, :version, :location, :start_digest, :state, :worker, :fence, :last_seq,
     :wake_at, :blocked_reason, :blocked_version, :created_at, :created_by, :started_at, :finished_at,
-    (SELECT number FROM executions WHERE execution_id = :parent_id), :parent_call
+    (SELECT number FROM executions WHERE execution_id = :parent_id), :parent_call, :forked_from
 )
 ON CONFLICT (execution_id) DO NOTHING;

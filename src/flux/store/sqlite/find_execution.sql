@@ -19,6 +19,7 @@ SELECT
     finished_at,
     first_seq,
     parent_call,
+    forked_from,
     (SELECT parents.execution_id FROM executions AS parents WHERE parents.number = executions.parent) AS parent_id
 FROM executions
 WHERE execution_id = ?;

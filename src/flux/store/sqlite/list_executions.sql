@@ -21,6 +21,7 @@ SELECT
     finished_at,
     first_seq,
     parent_call,
+    forked_from,
     (SELECT parents.execution_id FROM executions AS parents WHERE parents.number = executions.parent) AS parent_id
 FROM executions
 WHERE (:workflow IS NULL OR workflow = :workflow) AND (:state IS NULL OR state = :state)

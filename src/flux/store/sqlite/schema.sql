@@ -22,7 +22,7 @@ CREATE TABLE executions (
     created_at INTEGER NOT NULL,
     created_by TEXT,  -- The worker it was born to: tells a repeated create from a competing one.
     started_at INTEGER,
-    finished_at INTEGER, first_seq INTEGER NOT NULL DEFAULT 1, parent INTEGER REFERENCES executions (number), parent_call TEXT, claimed_version TEXT, takeovers INTEGER NOT NULL DEFAULT 0, taken_over_seq INTEGER NOT NULL DEFAULT 0,
+    finished_at INTEGER, first_seq INTEGER NOT NULL DEFAULT 1, parent INTEGER REFERENCES executions (number), parent_call TEXT, claimed_version TEXT, takeovers INTEGER NOT NULL DEFAULT 0, taken_over_seq INTEGER NOT NULL DEFAULT 0, forked_from TEXT, changed INTEGER NOT NULL DEFAULT 0,
     CHECK ((worker IS NOT NULL) = (state = 'RUNNING')),
     CHECK ((finished_at IS NOT NULL) = (state IN ('COMPLETED', 'FAILED', 'CANCELLED'))),
     CHECK (state = 'SCHEDULED' OR (fence > 0 AND started_at IS NOT NULL)),
@@ -33,6 +33,19 @@ CREATE TABLE executions (
 CREATE INDEX executions_due ON executions (workflow, wake_at) WHERE state = 'SCHEDULED';
 CREATE INDEX executions_children ON executions (parent) WHERE parent IS NOT NULL;
 CREATE INDEX executions_owned ON executions (worker) WHERE state = 'RUNNING';
+CREATE INDEX executions_changed ON executions (changed);
+CREATE INDEX executions_by_state ON executions (state, workflow);
+
+CREATE TRIGGER execution_created AFTER INSERT ON executions
+BEGIN
+    UPDATE executions SET changed = (SELECT max(changed) + 1 FROM executions) WHERE number = new.number;
+END;
+
+CREATE TRIGGER execution_changed AFTER UPDATE OF state, blocked_reason ON executions
+WHEN new.state <> old.state OR new.blocked_reason IS NOT old.blocked_reason
+BEGIN
+    UPDATE executions SET changed = (SELECT max(changed) + 1 FROM executions) WHERE number = new.number;
+END;
 
 CREATE TABLE events (
     execution INTEGER NOT NULL REFERENCES executions (number),
@@ -73,7 +86,7 @@ CREATE INDEX inbox_waiting ON inbox (execution) WHERE data IS NOT NULL;
 
 CREATE TABLE workers (
     worker TEXT PRIMARY KEY CHECK (worker NOT GLOB '*[^A-Za-z0-9_.:@-]*'),  -- It names a lock file.
-    lease_expires_at INTEGER NOT NULL
+    lease_expires_at INTEGER NOT NULL, process TEXT NOT NULL DEFAULT '', started_at INTEGER
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE secrets (
@@ -89,3 +102,47 @@ CREATE TABLE cached_results (
     data BLOB NOT NULL,
     expires_at INTEGER  -- NULL: never.
 , checksum INTEGER) STRICT, WITHOUT ROWID;
+
+CREATE TABLE attributes (
+    execution INTEGER NOT NULL REFERENCES executions (number),
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (execution, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX attributes_by_value ON attributes (name, value, execution);
+
+CREATE TABLE workflows (
+    name TEXT PRIMARY KEY,
+    version TEXT NOT NULL,
+    location TEXT NOT NULL,
+    description TEXT NOT NULL,
+    input_schema TEXT,  -- JSON; NULL: any value.
+    output_schema TEXT
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE served (  -- Which worker serves which workflow.
+    worker TEXT NOT NULL REFERENCES workers (worker) ON DELETE CASCADE,
+    workflow TEXT NOT NULL,
+    PRIMARY KEY (worker, workflow)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE lines (
+    id INTEGER PRIMARY KEY,
+    execution INTEGER NOT NULL REFERENCES executions (number),
+    call_id TEXT NOT NULL,
+    task TEXT NOT NULL,
+    stream TEXT NOT NULL,
+    text TEXT NOT NULL,
+    time_us INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX lines_of_execution ON lines (execution, id);
+
+CREATE TABLE tokens (
+    name TEXT PRIMARY KEY,
+    digest BLOB NOT NULL UNIQUE,  -- SHA-256: a token is long and random, so no slow hash is needed.
+    role TEXT NOT NULL CHECK (role IN ('viewer', 'operator', 'admin')),
+    created_at INTEGER NOT NULL,
+    expires_at INTEGER
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,2 @@
+-- Forget what a worker served.
+DELETE FROM served WHERE worker = ?;

@@ -1,0 +1,2 @@
+-- Revoke a token.
+DELETE FROM tokens WHERE name = ?;

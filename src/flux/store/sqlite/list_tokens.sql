@@ -1,0 +1,2 @@
+-- List the tokens.
+SELECT name, digest, role, created_at, expires_at FROM tokens ORDER BY name;
