@@ -439,6 +439,10 @@ class Catalogue(Protocol):
         """The workers that are registered, the oldest first."""
         ...
 
+    def next_wake(self, workflows: Sequence[str]) -> int | None:
+        """When the next execution of these workflows is due, of those that wait for a time."""
+        ...
+
     def search(self, search: Search) -> list[ExecutionRow]:
         """The newest executions first."""
         ...

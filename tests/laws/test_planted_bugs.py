@@ -88,7 +88,7 @@ def a_child_tells_its_parent_before_its_commit(patch: Patch) -> None:
         if transition is Transition.COMPLETE and row.parent_id is not None:
             last = self._history.events[-1]
             told = {"call_id": row.parent_call, "name": last.type.value, "data": last.data, "sent_at": last.time_us}
-            runners[row.parent_id]._calls.child_ended(Message(id=-1, kind=MessageKind.CHILD, **told))
+            runners[row.parent_id].calls.child_ended(Message(id=-1, kind=MessageKind.CHILD, **told))
         park(self, transition, *args, **options)
 
     patch.setattr(runner.Runner, "begin", registered)

@@ -81,6 +81,10 @@ class Children:
         )
         return scheduled(execution_id, create, data)
 
+    def driven(self) -> list[str]:
+        """The ids of those that are driven at this moment."""
+        return [self.id_of(call_id) for call_id in self._driven]
+
     def drive(self, call_id: str, workflow: WorkflowDefinition) -> None:
         """Run a child, unless it runs already, until it is finished or paused."""
         if call_id in self._driven:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from flux.ports import ExecutionRow, NewExecution
 MICROSECONDS = 1_000_000
 NEWS_SECONDS = 0.05
 RESCUE_SECONDS = 0.5
+EVERY = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class Engine:
         self._runners: dict[str, list[Runner]] = {}  # In order, as a set of them is not.
         self._owed: list[Runner] = []  # Whose executions could not be given back.
         self._doubtful: dict[str, None] = {}  # Which may be ours: the answer to their claim was an error.
+        self._are_claims_in_doubt = False
         self._lock, self._hosts_lock = threading.Lock(), threading.Lock()
         self._watch = Watch(self._drains)
 
@@ -97,6 +99,52 @@ class Engine:
                     raise error
                 case Asleep() | Superseded():
                     continue
+
+    def claim_ready(
+        self, workflows: Mapping[str, WorkflowDefinition], *, limit: int
+    ) -> dict[str, Coroutine[Any, Any, RunOutcome]]:
+        """Claim executions that are due, of these workflows by name, and give what drives each on this loop.
+
+        Args:
+            limit: At most so many.
+
+        Raises:
+            StoreError: The database cannot be used.
+        """
+        parts, versions = self._parts, {name: workflow.version for name, workflow in workflows.items()}
+        worker = parts.lease.acquire()
+        with self._lock:  # So that nobody finds one that is ours and has no runner.
+            self._give_back_doubtful(worker)
+            self._are_claims_in_doubt = True  # Until there is an answer.
+            claims = parts.store.claim_ready(worker=worker, workflows=versions, now=parts.clock.now(), limit=limit)
+            self._are_claims_in_doubt = False
+            claimed = {}
+            for claim in claims:
+                row = claim.row
+                runner = self._runner(
+                    workflows[row.workflow], row.execution_id, inline=False, fence=row.fence, events=claim.events
+                )
+                self._runners.setdefault(row.execution_id, set()).add(runner)
+                claimed[row.execution_id] = self._drive(runner)
+        return claimed
+
+    def _give_back_doubtful(self, worker: str) -> None:
+        """Free what was claimed, perhaps, by a call that got no answer; the lock is held."""
+        store = self._parts.store
+        if self._are_claims_in_doubt:
+            for row in store.list(state=ExecutionState.RUNNING, limit=EVERY):
+                if row.worker == worker and row.execution_id not in self._runners:
+                    store.release(row.execution_id, fence=row.fence)
+
+    def is_acting(self, execution_id: str) -> bool:
+        """Whether a task of this execution, or of a child of it, is in user code here."""
+        family = [execution_id]
+        for each in family:
+            for runner in tuple(self._runners.get(each, ())):
+                if runner.calls.are_acting:
+                    return True
+                family += runner.calls.children_driven()
+        return False
 
     def context(self, row: ExecutionRow) -> ExecutionContext[Any]:
         """An execution as it is stored."""

@@ -42,6 +42,7 @@ class Lease:
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._trusted_until = 0.0
+        self._is_draining = False
         self.worker = ""
 
     def acquire(self) -> str:
@@ -57,7 +58,11 @@ class Lease:
 
     def is_trusted(self) -> bool:
         """Whether no other process can have taken over yet."""
-        return self._clock.monotonic() < self._trusted_until
+        return self._clock.monotonic() < self._trusted_until and not self._is_draining
+
+    def drain(self) -> None:
+        """Start no attempt any more: this process gives back what it has."""
+        self._is_draining = True
 
     def beat(self) -> None:
         """Extend the lease once (the thread calls it, and tests do).

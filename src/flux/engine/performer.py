@@ -85,6 +85,7 @@ class Performer:
         self._host = asyncio.get_running_loop()
         self._running: dict[str, tuple[Call, Attempts, asyncio.Task[Outcome]]] = {}
         self._stopping: list[asyncio.Task[Any]] = []
+        self.acting = 0  # Attempts in user code.
 
     def is_running(self, call_id: str) -> bool:
         """Whether an attempt, or the wait between two, is under way."""
@@ -206,6 +207,7 @@ class Performer:
 
     def count(self, change: int) -> None:
         """Count the attempts that are in user code: while there are any, no commit may block the loop."""
+        self.acting += change
         self._journal.count_attempts(change)
 
 

@@ -73,7 +73,7 @@ class Runner:
         self.done: asyncio.Future[RunOutcome] = self._host.create_future()
         self._body: Body | None = None
         self._children = Children(self, drive, lambda child, read: Inbox(parts.store, child, post, read))
-        self._calls = OpenCalls(parts, journal, self._log, self, self._children)
+        self.calls = OpenCalls(parts, journal, self._log, self, self._children)
         self._timer: asyncio.TimerHandle | None = None
         self._armed: BodyTimer | None = None  # The timer that it waits for.
         self._inbox = Inbox(parts.store, execution_id, post, functools.partial(self.guard, self._read_inbox))
@@ -147,7 +147,7 @@ class Runner:
         An end or a parking that is under way is waited for instead.  From this call on nothing is recorded any more,
         also before the result is awaited: what a closing loop has cancelled as well is no fact.
         """
-        self._calls.report_last()
+        self.calls.report_last()
         was_live = self._phase is Phase.LIVE
         if was_live:
             self._phase = Phase.SETTLING  # The body is not driven: nothing is decided, and nothing starts.
@@ -163,7 +163,7 @@ class Runner:
         self._phase = Phase.SETTLING  # Also if it was not parked after all.
         self._log.forget_waiters()
         self._drop_body()
-        has_stopped = await self._calls.stopped(self._parts.cancel_grace_seconds)
+        has_stopped = await self.calls.stopped(self._parts.cancel_grace_seconds)
         stored: asyncio.Future[None] = self._host.create_future()
         self._log.when_durable(functools.partial(resolve, stored))
         await asyncio.wait([stored], timeout=self._parts.cancel_grace_seconds)
@@ -191,7 +191,7 @@ class Runner:
 
     def abandon(self) -> None:
         """Stop at once: this process does not own the execution any more."""
-        self._calls.stop()
+        self.calls.stop()
         self._close()
         if not self.done.done():
             self.done.set_result(Superseded())
@@ -202,11 +202,11 @@ class Runner:
             self.execution_id, self._workflow.name, self._history.events, ExecutionState.RUNNING
         )
         self._body = Body(self._workflow, context, self._history, started.time_us, self)
-        self._calls.defer()
+        self.calls.defer()
         self._body.replay()
         if not self._is_stuck():
             self.catch_up()
-        self._calls.start_deferred()
+        self.calls.start_deferred()
         self._step_ended()
 
     def catch_up(self) -> None:
@@ -245,11 +245,11 @@ class Runner:
 
     def call_made(self, call: Call) -> None:
         """Record the start of a call, unless it is recorded, and run it."""
-        self._calls.made(call)
+        self.calls.made(call)
 
     def call_cancelled(self, call: Call) -> None:
         """The body gave a call up: stop its attempt, and complete it when that has ended, or after the grace."""
-        self._calls.cancelled(call)
+        self.calls.cancelled(call)
 
     def combinator_began(self, call_id: str, name: str, data: bytes, parent: str | None) -> None:
         """Record the start of a combinator."""
@@ -311,7 +311,7 @@ class Runner:
 
     def _timer_due(self) -> None:
         self._timer = self._armed = None
-        if self._calls.first_pause() is not None or (self._body is not None and self._body.mailbox.awaited is not None):
+        if self.calls.first_pause() is not None or (self._body is not None and self._body.mailbox.awaited is not None):
             self.catch_up()  # An answer, or a signal, that came in time wins over the timeout of the wait for it.
         else:
             self._fire_due_timers(until=self._parts.clock.now())
@@ -342,17 +342,17 @@ class Runner:
             return  # It was received before.
         self._log.message_consumed(message.id)
         match message.kind:
-            case MessageKind.RESUME if (call_id := self._calls.paused_call(message)) is not None:
+            case MessageKind.RESUME if (call_id := self.calls.paused_call(message)) is not None:
                 self._record(Type.WORKFLOW_RESUMING, message.data)
                 self._record(Type.WORKFLOW_RESUMED, message.data)
-                self._calls.resumed(call_id, message)
+                self.calls.resumed(call_id, message)
             case MessageKind.SIGNAL:
                 self.deliver(self._signalled(message))
             case MessageKind.CANCEL:
                 if body.outcome is None and not body.is_cancelled:
                     self.deliver(self._record(Type.WORKFLOW_CANCELLING))
             case MessageKind.CHILD:
-                self._calls.child_ended(message)
+                self.calls.child_ended(message)
 
     def _signalled(self, message: Message) -> ExecutionEvent:
         value = {"name": message.name, "value": serde.decode(message.data)}
@@ -366,7 +366,7 @@ class Runner:
             return
         if self._body.outcome is not None:
             self._finish(self._body.outcome)
-        elif self._calls.all_wait_outside():
+        elif self.calls.all_wait_outside():
             self._wait_outside(self._body)
         else:
             self._arm_timer()
@@ -390,7 +390,7 @@ class Runner:
 
     def _wait_outside(self, body: Body) -> None:
         """Nothing runs: the body waits for a timer, for somebody outside, or for ever."""
-        timer, deadline = body.next_timer(), self._calls.next_deadline()
+        timer, deadline = body.next_timer(), self.calls.next_deadline()
         due = [at for at in (body.due_us(timer) if timer is not None else None, deadline) if at is not None]
         if due:
             due_at = min(due)
@@ -398,13 +398,13 @@ class Runner:
                 self._arm_timer()
             else:
                 self._park(Transition.SLEEP, Asleep(due_at), wake_at=due_at)
-        elif self._calls or body.mailbox.awaited is not None:
+        elif self.calls or body.mailbox.awaited is not None:
             self._pause(body)
         else:
             self._block(outcomes.waits_for_nothing(self._workflow.name))
 
     def _pause(self, body: Body) -> None:
-        request, signal = self._calls.first_pause(), body.mailbox.awaited
+        request, signal = self.calls.first_pause(), body.mailbox.awaited
         if self._history.events[-1].type is not Type.WORKFLOW_PAUSED:
             name = request.label if request is not None else signal
             output = serde.decode(request.output) if request is not None else None
@@ -419,8 +419,8 @@ class Runner:
 
     def _finish(self, outcome: Returned | Raised | Continued) -> None:
         """Record the end, once every call that the body left behind has ended."""
-        self._calls.cancel_all()
-        if self._calls or self._body is None:
+        self.calls.cancel_all()
+        if self.calls or self._body is None:
             return
         if isinstance(outcome, Continued) and self._body.is_cancelled:
             outcome = Raised(asyncio.CancelledError())
@@ -441,13 +441,13 @@ class Runner:
         self._drop_body()
         self._log.restart()
         self._children.generation += 1
-        self._calls.restarted()
+        self.calls.restarted()
         self._length.restart()
         self._record(Type.WORKFLOW_STARTED, outcome.input_data, serde.encode({"generation": self._children.generation}))
         self._load()
 
     def _block(self, error: FluxError) -> None:
-        self._calls.stop()
+        self.calls.stop()
         if self._is_cancelled_from_outside():
             return
         self._phase = Phase.SETTLING
@@ -457,7 +457,7 @@ class Runner:
     def _settle(self, outcome: Asleep | Blocked | None, state: ExecutionState) -> None:
         events = self._history.events
         self._close()
-        self._calls.stop()
+        self.calls.stop()
         if not self.done.done():
             context: ExecutionContext[Any] = ExecutionContext(self.execution_id, self._workflow.name, events, state)
             self.done.set_result(outcome or Settled(context))
@@ -480,7 +480,7 @@ class Runner:
             self.guard(self._end_without_body, *self._ending)
             return
         self._phase, self._is_reading = Phase.LIVE, True
-        self._calls.revive()
+        self.calls.revive()
         self._log.when_durable(functools.partial(self.guard, self._read_inbox))
 
     def log_failed(self, error: StoreError) -> None:
@@ -488,7 +488,7 @@ class Runner:
         self._fail_run(error)
 
     def _fail_run(self, error: BaseException) -> None:
-        self._calls.stop()
+        self.calls.stop()
         self._close()
         if not self.done.done():
             # A future refuses StopIteration, and whoever awaits `run` would wait for ever.

@@ -31,6 +31,11 @@ class SqliteCatalogue:
             counted = dict(cursor.execute(_SQL["count_executions"], _wanted(search)).fetchall())
         return {state: counted.get(state.value, 0) for state in ExecutionState}
 
+    def next_wake(self, workflows: Sequence[str]) -> int | None:
+        with self._database.read() as cursor:
+            wanted = {"workflows": json.dumps(list(workflows))}
+            return cursor.execute(_SQL["find_next_wake"], wanted).fetchone()[0]  # type: ignore[no-any-return]
+
     def attributes(self, execution_ids: Sequence[str]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {}
         with self._database.read() as cursor:

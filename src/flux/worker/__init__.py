@@ -1,0 +1,1 @@
+"""The data plane: processes that run executions."""

@@ -1,0 +1,166 @@
+"""A worker: claims the executions of the workflows that it has, and runs them until it is told to stop.
+
+It looks when something was written (which costs no query), when a timer is due, and when one of its executions has
+ended.  Any number of workers share a store; the claim decides who runs what.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+from flux.clock import Clock
+from flux.domain.definitions import WorkflowDefinition
+from flux.engine.engine import Engine
+from flux.engine.lease import Lease
+from flux.engine.outcomes import Blocked, RunOutcome
+from flux.errors import StoreError
+from flux.ports import Catalogue, PublishedWorkflow, Store
+
+logger = logging.getLogger("flux.worker")
+
+MICROSECONDS = 1_000_000
+NEWS_SECONDS = 0.05
+LOOK_SECONDS = 5.0  # Also without news: a clock may have been set, and a lock that was busy is free.
+PATIENCE_SECONDS = 1.0  # Between two tries of a database that fails.
+DRAIN_POLL_SECONDS = 0.02
+
+
+class Worker:
+    """Runs what it can claim on the running event loop.
+
+    Args:
+        workflows: By name; those that it serves.
+        published: What it tells of them.
+        concurrency: Executions at once, at most.
+        grace_seconds: How long tasks may go on when it is told to stop.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        store: Store,
+        catalogue: Catalogue,
+        lease: Lease,
+        clock: Clock,
+        workflows: Mapping[str, WorkflowDefinition],
+        *,
+        published: tuple[PublishedWorkflow, ...] = (),
+        concurrency: int = 100,
+        grace_seconds: float = 30.0,
+    ) -> None:
+        self._engine, self._store, self._catalogue = engine, store, catalogue
+        self._lease, self._clock = lease, clock
+        self._workflows, self._published = dict(workflows), published
+        self._concurrency, self._grace_seconds = concurrency, grace_seconds
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._published_as = ""
+        self._is_stopping = False
+        self._changed = asyncio.Event()
+
+    @property
+    def free(self) -> int:
+        """How many executions more it would take."""
+        return 0 if self._is_stopping else self._concurrency - len(self._running)
+
+    @property
+    def running(self) -> list[str]:
+        """The ids of those that it runs."""
+        return list(self._running)
+
+    def wake(self) -> None:
+        """Look now: something may be due."""
+        self._changed.set()
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` returns when what runs has ended, or was given back."""
+        self._is_stopping = True
+        self.wake()
+
+    async def run(self, *, once: bool = False) -> None:
+        """Run executions until `stop`.
+
+        Args:
+            once: Return when nothing is due and nothing runs.
+        """
+        try:
+            while not self._is_stopping:
+                self._changed.clear()
+                seen = self._news()
+                next_look = self._look()
+                if once and not self._running and self.free and not self._changed.is_set():
+                    break
+                await self._until_news(seen, next_look)
+        finally:
+            await self._drain()
+
+    def _look(self) -> float:
+        """Start what is due; returns when to look again, on the clock of this process."""
+        now = self._clock.monotonic()
+        try:
+            self._publish()
+            claimed = self._engine.claim_ready(self._workflows, limit=self.free) if self.free else {}
+            for execution_id, work in claimed.items():
+                task = asyncio.ensure_future(self._follow(execution_id, work))
+                self._running[execution_id] = task
+            if claimed and self.free:
+                self.wake()  # There may be more.
+            due_at = self._catalogue.next_wake(list(self._workflows))
+        except StoreError as error:
+            logger.warning("the worker cannot look for work: %s", error)
+            return now + PATIENCE_SECONDS
+        due_in = (due_at - self._clock.now()) / MICROSECONDS if due_at is not None and self.free else LOOK_SECONDS
+        return now + min(max(due_in, 0.001), LOOK_SECONDS)
+
+    async def _follow(self, execution_id: str, work: Coroutine[Any, Any, RunOutcome]) -> None:
+        try:
+            outcome = await work
+            if isinstance(outcome, Blocked):
+                logger.warning("execution %s is blocked: %s", execution_id, outcome.error)
+        except StoreError as error:
+            logger.warning("execution %s was given back: %s", execution_id, error)
+        except Exception:
+            logger.exception("execution %s was given back", execution_id)
+        finally:
+            if self._running.get(execution_id) is asyncio.current_task():
+                del self._running[execution_id]
+            self.wake()
+
+    async def _until_news(self, seen: int, look_at: float) -> None:
+        while not self._changed.is_set() and self._clock.monotonic() < look_at:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), min(NEWS_SECONDS, look_at - self._clock.monotonic()))
+            if self.free and self._news() != seen:
+                return
+
+    def _news(self) -> int:
+        try:
+            return self._store.news()
+        except StoreError:
+            return -1
+
+    def _publish(self) -> None:
+        """Tell what this worker serves, once for each time that it is registered."""
+        worker = self._lease.acquire()
+        if worker != self._published_as:
+            process, now = f"{socket.gethostname()}:{os.getpid()}", self._clock.now()
+            self._catalogue.publish(worker, process=process, workflows=self._published, now=now)
+            self._published_as = worker
+
+    async def _drain(self) -> None:
+        """Let tasks that are in user code end, start none, and give back whatever is left."""
+        self._is_stopping = True
+        self._lease.drain()
+        give_up_at = self._clock.monotonic() + self._grace_seconds
+        while self._running and self._clock.monotonic() < give_up_at:
+            for execution_id, task in list(self._running.items()):
+                if not self._engine.is_acting(execution_id):
+                    task.cancel()
+            await asyncio.sleep(DRAIN_POLL_SECONDS)
+        left = list(self._running.values())
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
