@@ -19,7 +19,7 @@ from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
 from flux.domain.redaction import Redactor
 from flux.engine import hosts
-from flux.engine.calls import refuse_in_body, refuse_secrets
+from flux.engine.calls import refuse_secrets
 from flux.engine.children import scheduled
 from flux.engine.committer import Committer, ThreadCommitter
 from flux.engine.handle import Handle
@@ -28,13 +28,11 @@ from flux.engine.lease import Lease
 from flux.engine.parts import Parts
 from flux.engine.threads import Threads
 from flux.errors import (
-    ExecutionConflictError,
-    ExecutionContextNotFoundError,
     InvalidInputError,
-    InvalidValueError,
 )
 from flux.ids import check_id, new_id
-from flux.ports import AppendResult, ExecutionRow, MessageKind, NewExecution, Store
+from flux.ports import AppendResult, ExecutionRow, NewExecution, Store
+from flux.server.messages import Messages, check_workflow, unknown
 from flux.workflow import encode_input
 
 if TYPE_CHECKING:
@@ -92,6 +90,9 @@ class App:
         committer = committer or ThreadCommitter(self.store, patience_seconds=settings.store_patience_seconds)
         self.engine = Engine(Parts(**{**made, **parts}), committer)
         self.background = hosts.Background()
+        messages = Messages(self.store, self.clock, self.engine.nudge)
+        self.row, self.send_resume = messages.row, messages.resume
+        self.send_signal, self.send_cancel = messages.signal, messages.cancel
         self._created_at, self._creating = 0, threading.Lock()
 
     # -- running
@@ -130,7 +131,7 @@ class App:
             ExecutionConflictError: It belongs to another workflow.
         """
         row = self.row(execution_id)
-        _check_workflow(row, workflow.name)
+        check_workflow(row, workflow.name)
         if row.blocked_reason is not None:
             self.store.unblock(execution_id)  # Somebody asks for it: try again.
         return self._block_on(self.engine.run(workflow, execution_id, inline=True))
@@ -141,7 +142,7 @@ class App:
         row = self.get(check_id(execution_id)) if execution_id is not None else None
         if row is None:
             if value is MISSING and execution_id is not None:
-                raise _unknown(execution_id)
+                raise unknown(execution_id)
             execution_id = execution_id or new_id()
             create, data = self._new(workflow, value, worker=None)
             (result,) = self.store.append([scheduled(execution_id, create, data)])
@@ -160,7 +161,7 @@ class App:
 
     def execution(self, workflow: WorkflowDefinition, execution_id: str) -> Handle:
         """See `Workflow.execution`."""
-        _check_workflow(self.row(check_id(execution_id)), workflow.name)
+        check_workflow(self.row(check_id(execution_id)), workflow.name)
         return self._handle(workflow, execution_id)
 
     def _handle(self, workflow: WorkflowDefinition, execution_id: str) -> Handle:
@@ -217,7 +218,7 @@ class App:
         row = self.get(check_id(execution_id)) if execution_id is not None else None
         if row is None:
             if value is MISSING and execution_id is not None:
-                raise _unknown(execution_id)
+                raise unknown(execution_id)
             create, data = self._new(workflow, value, worker=self._lease.acquire())
             return await self.engine.run(
                 workflow, execution_id or new_id(), create=create, input_data=data, inline=inline
@@ -261,106 +262,6 @@ class App:
         """The row of an execution, or None."""
         return self.store.get(execution_id)
 
-    def row(self, execution_id: str) -> ExecutionRow:
-        """The row of an execution.
-
-        Raises:
-            ExecutionContextNotFoundError: There is none of that id.
-        """
-        row = self.store.get(execution_id)
-        if row is None:
-            raise _unknown(execution_id)
-        return row
-
-    def send_resume(
-        self, execution_id: str, value: Any, *, workflow: str | None = None, name: str | None = None
-    ) -> ExecutionRow:
-        """Put a resume into an execution's inbox, durably; whoever runs it delivers it.
-
-        Args:
-            execution_id: Which execution.
-            value: What the pause returns in the body.
-            workflow: The name that the execution's workflow must have.
-            name: Answer the pause of this name, not the oldest one.
-
-        Raises:
-            ExecutionContextNotFoundError: There is no such execution.
-            ExecutionConflictError: It has no such open pause, or belongs to another workflow.
-            UnserializableValue: The value cannot be recorded.
-        """
-        row = self.row(execution_id)
-        if workflow is not None:
-            _check_workflow(row, workflow)
-        data = serde.encode(value)
-        refuse_secrets("a resume", value)
-        if self.store.resume(execution_id, data=data, now=self.clock.now(), name=name) is None:
-            raise _not_resumable(row, name)
-        self.engine.nudge(execution_id)
-        return row
-
-    def send_signal(
-        self,
-        execution_id: str,
-        name: str,
-        value: Any,
-        *,
-        workflow: str | None = None,
-        client_id: str | None = None,
-    ) -> ExecutionRow:
-        """Put a signal into an execution's inbox, durably.
-
-        Args:
-            execution_id: Which execution.
-            name: Of the signal.
-            value: What `wait_for_signal` returns in the body.
-            workflow: The name that the execution's workflow must have.
-            client_id: Of this signal: a repeat with the same one is ignored.
-
-        Raises:
-            ExecutionContextNotFoundError: There is no such execution.
-            ExecutionConflictError: It is finished, or belongs to another workflow.
-            InvalidValueError: The name is not a text.
-            UnserializableValue: The value cannot be recorded.
-        """
-        if not isinstance(name, str) or not name:
-            raise InvalidValueError(f"a signal is named {name!r}: name it by a text that says what has happened")
-        refuse_secrets("a signal", value)
-        return self._send(MessageKind.SIGNAL, execution_id, workflow, serde.encode(value), name, client_id)
-
-    def send_cancel(self, execution_id: str, *, workflow: str | None = None) -> ExecutionRow:
-        """Ask an execution to cancel, durably; also one that is blocked, which ends without its clean-up then.
-
-        Raises:
-            ExecutionContextNotFoundError: There is no such execution.
-            ExecutionConflictError: It is finished, or belongs to another workflow.
-        """
-        row = self._send(MessageKind.CANCEL, execution_id, workflow, serde.encode(None), "", None)
-        if row.blocked_reason is not None:
-            self.store.unblock(execution_id)
-        return row
-
-    def _send(
-        self,
-        kind: MessageKind,
-        execution_id: str,
-        workflow: str | None,
-        data: bytes,
-        name: str,
-        client_id: str | None,
-    ) -> ExecutionRow:
-        refuse_in_body(f"a {kind}")
-        row = self.row(execution_id)
-        if workflow is not None:
-            _check_workflow(row, workflow)
-        now = self.clock.now()
-        if not self.store.send(execution_id, kind=kind, data=data, now=now, name=name, client_id=client_id):
-            raise ExecutionConflictError(
-                f"execution {execution_id!r} is {self.row(execution_id).state}, so a {kind} would change nothing: "
-                "start a new execution instead"
-            )
-        self.engine.nudge(execution_id)
-        return row
-
     def _check_secrets(self, workflow: WorkflowDefinition, value: Any) -> None:
         if not workflow.secret_requests:
             return
@@ -382,7 +283,7 @@ class App:
         self.store.close()
 
     def _check_same(self, row: ExecutionRow, workflow: WorkflowDefinition, value: Any) -> None:
-        _check_workflow(row, workflow.name)
+        check_workflow(row, workflow.name)
         if value is not MISSING and workflow.start_digest(encode_input(workflow, value)) != row.start_digest:
             raise InvalidInputError(
                 f"execution {row.execution_id!r} was started with another input: leave the input out to continue it, "
@@ -450,29 +351,3 @@ def _open_store(settings: "Settings") -> Store:
 def _refuse_secrets(workflow: WorkflowDefinition, value: Any) -> None:
     if value is not MISSING:
         refuse_secrets(f"the workflow {workflow.name!r}", value)
-
-
-def _unknown(execution_id: str) -> ExecutionContextNotFoundError:
-    return ExecutionContextNotFoundError(
-        f"there is no execution {execution_id!r} in this database: 'flux executions list' shows those that there are"
-    )
-
-
-def _check_workflow(row: ExecutionRow, name: str) -> None:
-    if row.workflow != name:
-        raise ExecutionConflictError(
-            f"execution {row.execution_id!r} belongs to the workflow {row.workflow!r}, not to {name!r}: "
-            f"continue it through {row.workflow!r}"
-        )
-
-
-def _not_resumable(row: ExecutionRow, name: str | None) -> ExecutionConflictError:
-    if row.state.is_finished:
-        return ExecutionConflictError(
-            f"execution {row.execution_id!r} is {row.state} and waits for nothing: start a new one instead"
-        )
-    which = f"no open pause named {name!r}" if name else "no open pause"
-    return ExecutionConflictError(
-        f"execution {row.execution_id!r} is {row.state} and has {which} that is not answered yet: "
-        f"'flux executions show {row.execution_id}' tells what it waits for"
-    )

@@ -327,14 +327,16 @@ def _define(func: Callable[..., Any], options: WorkflowOptions) -> WorkflowDefin
         raise InvalidValueError(
             f"a workflow takes its execution context and nothing else: write {name}(ctx: ExecutionContext)"
         )
-    return WorkflowDefinition(
+    definition = WorkflowDefinition(
         name=_text("name", options.get("name", getattr(func, "__name__", type(func).__name__))),
         func=func,
         version=_text("version", options["version"]) if "version" in options else _digest(func),
         location=_location(func),
         secret_requests=secret_names(options.get("secret_requests", ())),
         output_storage=output_keeper(options.get("output_storage")),
+        encode_input=lambda value: encode_input(definition, value),
     )
+    return definition
 
 
 def _text(option: str, value: object) -> str:

@@ -253,6 +253,7 @@ class WorkflowDefinition:
         location: Where the code is, so that an execution can be continued without naming it again.
         secret_requests: Secrets that must be there before an execution starts.
         output_storage: Keeps the result, of which the history then has a reference.
+        encode_input: Encodes an input as its annotation has it, or raises InvalidInputError.
     """
 
     name: str
@@ -261,7 +262,13 @@ class WorkflowDefinition:
     location: str
     secret_requests: tuple[str, ...] = ()
     output_storage: OutputKeeper | None = None
+    encode_input: Callable[[Any], bytes] | None = None
 
     def start_digest(self, input_data: bytes) -> bytes:
         """What tells a repeated start from another one of the same id."""
-        return hashlib.blake2b(self.name.encode() + b"\0" + input_data, digest_size=16).digest()
+        return start_digest(self.name, input_data)
+
+
+def start_digest(workflow: str, input_data: bytes) -> bytes:
+    """What tells a repeated start of the workflow of this name from another one of the same id."""
+    return hashlib.blake2b(workflow.encode() + b"\0" + input_data, digest_size=16).digest()

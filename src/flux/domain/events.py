@@ -11,6 +11,8 @@ __all__ = ["ExecutionEvent", "ExecutionEventType", "ExecutionState"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNDECODED = object()
+# Detail of a WORKFLOW_SCHEDULED: the input was not compared with the workflow's annotation yet.
+UNCHECKED = serde.encode({"is_checked": False})
 
 
 class ExecutionEventType(StrEnum):

@@ -61,8 +61,8 @@ class ExecutionContext(Generic[T]):
     @property
     def input(self) -> T:
         """What the execution was started with."""
-        first = self._events[0] if self._events else None
-        return first.value if first is not None and first.type in _STARTING else None  # type: ignore[return-value]
+        starting = [event for event in self._events[:2] if event.type in _STARTING]
+        return starting[-1].value if starting else None  # type: ignore[return-value]
 
     @property
     def state(self) -> ExecutionState:

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from flux import serde
 from flux.domain.definitions import WorkflowDefinition
-from flux.domain.events import ExecutionEvent
+from flux.domain.events import UNCHECKED, ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
@@ -152,10 +152,15 @@ class Children:
             self._parent.nudge()
 
 
-def scheduled(execution_id: str, create: NewExecution, input_data: bytes) -> Append:
-    """What creates an execution that waits to be claimed."""
+def scheduled(execution_id: str, create: NewExecution, input_data: bytes, *, is_checked: bool = True) -> Append:
+    """What creates an execution that waits to be claimed.
+
+    Args:
+        is_checked: Whether its input was compared with the workflow's annotation, by who has the code.
+    """
+    detail, time_us = None if is_checked else UNCHECKED, create.created_at
     event = ExecutionEvent(
-        execution_id, 1, Type.WORKFLOW_SCHEDULED, "", create.workflow, input_data, None, time_us=create.created_at
+        execution_id, 1, Type.WORKFLOW_SCHEDULED, "", create.workflow, input_data, detail, time_us=time_us
     )
     return Append(
         execution_id=execution_id,

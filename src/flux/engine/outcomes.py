@@ -1,12 +1,14 @@
 """How far a runner has come, and how it can end."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from flux import serde
 from flux.domain.definitions import WorkflowDefinition, keep
+from flux.domain.events import UNCHECKED, ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import Transition
 from flux.domain.execution_context import ExecutionContext
@@ -53,6 +55,24 @@ class Blocked:
 
 
 RunOutcome = Settled | Asleep | Superseded | Blocked
+
+
+def check_beginning(
+    workflow: WorkflowDefinition, events: Sequence[ExecutionEvent], secrets: Callable[[Sequence[str]], object]
+) -> bytes | None:
+    """See that an execution can begin.
+
+    Returns:
+        Its input as the workflow's annotation has it, if it was started by who has no code of that.
+
+    Raises:
+        FluxError: It must not: the input does not fit, or a secret that the workflow requests is missing.
+    """
+    if workflow.secret_requests:
+        secrets(workflow.secret_requests)
+    if not events or events[0].detail_data != UNCHECKED or workflow.encode_input is None:
+        return None
+    return workflow.encode_input(events[0].value)
 
 
 def encode_outcome(

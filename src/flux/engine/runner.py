@@ -104,23 +104,18 @@ class Runner:
         if first is None:
             if self._history.events and self._is_cancelled_from_outside():
                 return
-            data = self._history.events[0].data if self._history.events else self._input_data
-            self._record(Type.WORKFLOW_STARTED, data)
-            if self._workflow.secret_requests and self._lacks_secrets():
+            given = self._history.events[0].data if self._history.events else self._input_data
+            try:
+                data = outcomes.check_beginning(self._workflow, self._history.events, self._parts.secrets) or given
+            except FluxError as error:
+                self._record(Type.WORKFLOW_STARTED, given)
+                self._end_without_body(Type.WORKFLOW_FAILED, serde.encode(error), Transition.FAIL)
                 return
+            self._record(Type.WORKFLOW_STARTED, data)
         elif first.detail_data is not None:
             self._children.generation = first.detail["generation"]
         self._inbox.open()
         self._load()
-
-    def _lacks_secrets(self) -> bool:
-        """End an execution that must not begin: a secret that its workflow requests is missing."""
-        try:
-            self._parts.secrets(self._workflow.secret_requests)
-        except FluxError as error:
-            self._end_without_body(Type.WORKFLOW_FAILED, serde.encode(error), Transition.FAIL)
-            return True
-        return False
 
     def _is_cancelled_from_outside(self) -> bool:
         """End an execution that is asked to cancel and has no body to tell: it never began, or does not fit."""

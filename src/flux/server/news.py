@@ -1,0 +1,76 @@
+"""Tells those who wait that an execution has changed: at once if that happened here, else within a moment.
+
+What other processes write is found by `Store.news`, which costs no query; then everybody looks for themselves.
+"""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from typing import Any
+
+from flux import telemetry
+from flux.errors import StoreError
+from flux.ports import Store
+from flux.server.service import Service
+
+SECONDS = 0.05
+
+
+class News:
+    """What coroutines of one loop wait for.  `start` it on that loop."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)  # By execution; "" for any.
+        self._seen = -1
+        self._service = Service("the look for news", self._look, seconds=SECONDS)
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._loop = asyncio.get_running_loop()
+        self._detach = telemetry.attach(self._hear)
+        self._service.start()
+
+    async def stop(self) -> None:
+        """Look no more; who waits is told, so that it can end."""
+        self._detach()
+        await self._service.stop()
+        self._tell_all()
+
+    async def of(self, execution_id: str, timeout_seconds: float) -> None:
+        """Wait until this execution may have changed; of any, if the id is empty."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        waiting = self._waiting[execution_id]
+        waiting.add(future)
+        try:
+            await asyncio.wait([future], timeout=timeout_seconds)
+        finally:
+            waiting.discard(future)
+            if not waiting and self._waiting.get(execution_id) is waiting:
+                del self._waiting[execution_id]
+
+    def tell(self, execution_id: str) -> None:
+        """Say that an execution may have changed."""
+        for each in (execution_id, ""):
+            for future in self._waiting.get(each, ()):
+                if not future.done():
+                    future.set_result(None)
+
+    def _tell_all(self) -> None:
+        for execution_id in list(self._waiting):
+            self.tell(execution_id)
+
+    def _hear(self, name: str, fields: dict[str, Any]) -> None:
+        if name == "events.appended" and self._waiting:
+            with contextlib.suppress(RuntimeError):  # The loop is closed.
+                self._loop.call_soon_threadsafe(self.tell, fields["execution_id"])
+
+    async def _look(self) -> None:
+        try:
+            news = self._store.news()
+        except StoreError:
+            return  # Whether the database is lost is for others to say.
+        if news == self._seen or not self._waiting:
+            return
+        self._seen = news
+        self._tell_all()
