@@ -7,7 +7,7 @@ import atexit
 import functools
 import os
 import threading
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,8 +36,12 @@ from flux.server.messages import Messages, check_workflow, unknown
 from flux.workflow import encode_input
 
 if TYPE_CHECKING:
+    from flux.ports import Catalogue
     from flux.secret_managers import SecretManager
+    from flux.server.control import Control
+    from flux.server.service import Service
     from flux.settings import Settings
+    from flux.worker.worker import Worker
 
 MICROSECONDS = 1_000_000
 BlockOn = Callable[[Coroutine[Any, Any, ExecutionContext[Any]]], ExecutionContext[Any]]
@@ -255,6 +259,58 @@ class App:
             now, last = self.clock.now(), self._created_at
             self._created_at = last + 1 if last - MICROSECONDS < now <= last else now
             return self._created_at
+
+    # -- serving
+
+    @property
+    def catalogue(self) -> "Catalogue":
+        """What a server shows and finds."""
+        catalogue: Catalogue = self.store.catalogue  # type: ignore[attr-defined]  # Stores of tests may have none.
+        return catalogue
+
+    def control(self, workflows: Iterable[WorkflowDefinition] = ()) -> "Control":
+        """The use cases of a server.
+
+        Args:
+            workflows: Those that are loaded here.
+        """
+        from flux.server.control import Control
+
+        loaded = {workflow.name: workflow for workflow in workflows}
+        return Control(
+            self.store,
+            self.catalogue,
+            self.clock,
+            secrets=self.find_secrets,
+            nudge=self.engine.nudge,
+            workflows=loaded,
+        )
+
+    def worker(
+        self, workflows: Iterable[WorkflowDefinition], *, concurrency: int = 100, grace_seconds: float = 30.0
+    ) -> "Worker":
+        """A worker for these workflows."""
+        from flux.server.schemas import published
+        from flux.worker.worker import Worker
+
+        served = {workflow.name: workflow for workflow in workflows}
+        return Worker(
+            self.engine,
+            self.store,
+            self.catalogue,
+            self._lease,
+            self.clock,
+            served,
+            published=tuple(map(published, served.values())),
+            concurrency=concurrency,
+            grace_seconds=grace_seconds,
+        )
+
+    def rescuer(self) -> "Service":
+        """What gives back the executions of dead workers."""
+        from flux.server.rescuer import rescuer
+
+        return rescuer(self.store, self.clock)
 
     # -- what is known of executions
 

@@ -19,6 +19,7 @@ from flux.cli.lint import lint_files
 from flux.cli.output import CommandError, Exit, PipeClosed
 from flux.cli.run import run
 from flux.cli.secrets import secrets
+from flux.cli.serve import dev, server, worker
 from flux.errors import ExecutionConflictError, FluxError, InvalidValueError, NotFoundError
 
 # Plain help: rich would take a fifth of a second to draw boxes around it.
@@ -32,6 +33,9 @@ application.command()(run)
 application.command()(check)
 application.command()(doctor)
 application.command("lint")(lint_files)
+application.command()(dev)
+application.command()(server)
+application.command()(worker)
 application.add_typer(executions, name="executions")
 application.add_typer(secrets, name="secrets")
 

@@ -6,6 +6,7 @@ What other processes write is found by `Store.news`, which costs no query; then 
 import asyncio
 import contextlib
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import Any
 
 from flux import telemetry
@@ -21,8 +22,9 @@ class News:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: defaultdict[str, set[asyncio.Future[None]]] = defaultdict(set)  # By execution; "" for any.
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)  # By execution; "" for any.
         self._seen = -1
+        self.is_over = False
         self._service = Service("the look for news", self._look, seconds=SECONDS)
 
     def start(self) -> None:
@@ -33,28 +35,31 @@ class News:
 
     async def stop(self) -> None:
         """Look no more; who waits is told, so that it can end."""
+        self.is_over = True
         self._detach()
         await self._service.stop()
         self._tell_all()
 
-    async def of(self, execution_id: str, timeout_seconds: float) -> None:
-        """Wait until this execution may have changed; of any, if the id is empty."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        waiting = self._waiting[execution_id]
-        waiting.add(future)
+    @contextlib.contextmanager
+    def about(self, execution_id: str = "") -> Iterator[asyncio.Event]:
+        """An event that is set whenever this execution may have changed, or any; clear it, then look.
+
+        It begins before the first look, so that nothing falls between.
+        """
+        event, waiting = asyncio.Event(), self._waiting[execution_id]
+        waiting.add(event)
         try:
-            await asyncio.wait([future], timeout=timeout_seconds)
+            yield event
         finally:
-            waiting.discard(future)
+            waiting.discard(event)
             if not waiting and self._waiting.get(execution_id) is waiting:
                 del self._waiting[execution_id]
 
     def tell(self, execution_id: str) -> None:
         """Say that an execution may have changed."""
         for each in (execution_id, ""):
-            for future in self._waiting.get(each, ()):
-                if not future.done():
-                    future.set_result(None)
+            for event in self._waiting.get(each, ()):
+                event.set()
 
     def _tell_all(self) -> None:
         for execution_id in list(self._waiting):
@@ -74,3 +79,13 @@ class News:
             return
         self._seen = news
         self._tell_all()
+
+
+async def wait(event: asyncio.Event, seconds: float) -> bool:
+    """Wait for one of these events, and clear it; False if it was not set in time."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    event.clear()
+    return True

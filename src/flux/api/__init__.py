@@ -1,0 +1,1 @@
+"""The HTTP API: parses, authorises, and hands to the control plane."""

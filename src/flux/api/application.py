@@ -1,0 +1,55 @@
+"""The application: every route, behind one guard."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, FastAPI
+
+from flux import __version__
+from flux.api import errors, executions, health, streams, workers, workflows
+from flux.api.guard import Access, Guard
+from flux.api.models import Problem
+from flux.api.surroundings import Surroundings
+from flux.server.control import Control
+from flux.server.news import News
+
+ROUTERS = (workflows.router, executions.router, streams.router, workers.router)
+_PROBLEMS = {status: {"model": Problem} for status in (400, 401, 403, 404, 409, 413, 422, 429, 503)}
+
+
+def create_application(control: Control, *, access: Access, work: Callable[[], None] = lambda: None) -> FastAPI:
+    """The API as an ASGI application, which can be mounted into another one.
+
+    Args:
+        control: The use cases.
+        access: Who may do what.
+        work: Tells the worker of this process, if there is one, that something may be due.
+    """
+    news = News(control.store)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        news.start()
+        try:
+            yield
+        finally:
+            await news.stop()
+
+    app = FastAPI(
+        title="Flux",
+        version=__version__,
+        lifespan=lifespan,
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # They load scripts from elsewhere.
+        redoc_url=None,
+        separate_input_output_schemas=False,
+    )
+    app.state.surroundings = Surroundings(control, news, work)
+    api = APIRouter(prefix="/api", responses=_PROBLEMS)  # type: ignore[arg-type]
+    for router in ROUTERS:
+        api.include_router(router)
+    app.include_router(api)
+    app.include_router(health.router)
+    errors.install(app)
+    app.add_middleware(Guard, access=access)  # The last that is added is the first that is asked.
+    return app

@@ -1,0 +1,188 @@
+"""Executions over HTTP: find them, look at them, answer, signal, cancel, retry and fork them."""
+
+import asyncio
+import base64
+import binascii
+from datetime import datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from pydantic import Field
+
+from flux.api import models
+from flux.api.models import ExecutionId
+from flux.api.surroundings import Here
+from flux.domain.execution import ExecutionState
+from flux.domain.execution_context import ExecutionContext
+from flux.engine.launcher import MISSING
+from flux.errors import InvalidValueError
+from flux.ports import ExecutionRow, Search
+
+router = APIRouter(prefix="/executions", tags=["executions"])
+
+PAGE, EVENTS = 200, 1000
+Wait = Annotated[float, Query(ge=0, le=60, description="Seconds to wait for it to finish or to pause.")]
+
+
+class Resume(models.Request):
+    """What a pause gives."""
+
+    input: Any = None
+    name: str | None = Field(None, description="The pause that is meant; the oldest otherwise.")
+    client_id: str | None = Field(None, max_length=255, description="A repeat with the same one is ignored.")
+
+
+class Signal(models.Request):
+    """What a wait for a signal gives."""
+
+    name: str = Field(min_length=1, max_length=255)
+    value: Any = None
+    client_id: str | None = Field(None, max_length=255, description="A repeat with the same one is ignored.")
+
+
+class Fork(models.Request):
+    """Where a fork begins."""
+
+    seq: int = Field(ge=1, description="The last event that it shares.")
+    input: Any = Field(MISSING, description="Another input.", json_schema_extra={"default": None})
+    execution_id: ExecutionId | None = None
+
+
+@router.get("")
+async def list_executions(
+    here: Here,
+    workflow: str | None = None,
+    state: ExecutionState | None = None,
+    blocked: bool | None = None,  # noqa: FBT001 - a query has no positions.
+    id_prefix: Annotated[str, Query(max_length=255)] = "",
+    attribute: Annotated[list[str] | None, Query(description="name=value; several must all hold.")] = None,
+    created_from: datetime | None = None,
+    created_to: datetime | None = None,
+    cursor: Annotated[str | None, Query(description="The `next_cursor` of the page before.")] = None,
+    limit: Annotated[int, Query(ge=1, le=PAGE)] = 50,
+) -> models.ExecutionPage:
+    """Find executions, the newest first."""
+    search = Search(
+        workflow=workflow,
+        state=state,
+        is_blocked=blocked,
+        id_prefix=id_prefix,
+        attributes=_attributes(attribute),
+        created_from=_microseconds(created_from),
+        created_to=_microseconds(created_to),
+        before=_position(cursor),
+        limit=limit + 1,
+    )
+    rows = await asyncio.to_thread(here.control.catalogue.search, search)
+    page = rows[:limit]
+    attributes = await asyncio.to_thread(here.control.catalogue.attributes, [row.execution_id for row in page])
+    return models.ExecutionPage(
+        executions=[models.execution(row, attributes.get(row.execution_id, {})) for row in page],
+        next_cursor=_cursor(page[-1]) if len(rows) > limit else None,
+    )
+
+
+@router.get("/{execution_id}")
+async def get_execution(here: Here, execution_id: ExecutionId, wait: Wait = 0) -> models.ExecutionDetails:
+    """Show an execution; with `wait`, when it is finished or paused."""
+    return await details(here, await here.until_settled(execution_id, wait))
+
+
+@router.get("/{execution_id}/events")
+async def list_events(
+    here: Here,
+    execution_id: ExecutionId,
+    after: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    limit: Annotated[int, Query(ge=1, le=EVENTS)] = EVENTS,
+) -> list[models.Event]:
+    """Show the history of an execution, from the event after this one on."""
+    here.control.row(execution_id)
+    events = await asyncio.to_thread(here.control.store.events, execution_id, after=after)
+    return [models.event(event) for event in events[:limit]]
+
+
+@router.post("/{execution_id}/resume", status_code=202)
+async def resume(here: Here, execution_id: ExecutionId, body: Resume, wait: Wait = 0) -> models.ExecutionDetails:
+    """Answer a pause."""
+    await asyncio.to_thread(here.control.resume, execution_id, body.input, name=body.name, client_id=body.client_id)
+    here.work()
+    return await details(here, await here.until_settled(execution_id, wait))
+
+
+@router.post("/{execution_id}/signal", status_code=202)
+async def signal(here: Here, execution_id: ExecutionId, body: Signal) -> models.ExecutionDetails:
+    """Send a signal; it is kept until the execution waits for one of its name."""
+    await asyncio.to_thread(here.control.signal, execution_id, body.name, body.value, client_id=body.client_id)
+    here.work()
+    return await details(here, here.control.row(execution_id))
+
+
+@router.post("/{execution_id}/cancel", status_code=202)
+async def cancel(here: Here, execution_id: ExecutionId, wait: Wait = 0) -> models.ExecutionDetails:
+    """Ask an execution to clean up and end."""
+    await asyncio.to_thread(here.control.cancel, execution_id)
+    here.work()
+    return await details(here, await here.until_settled(execution_id, wait))
+
+
+@router.post("/{execution_id}/retry", status_code=201)
+async def retry(here: Here, execution_id: ExecutionId, response: Response) -> models.ExecutionDetails:
+    """Try again what did not succeed: a blocked execution goes on, a finished one is forked."""
+    row = await asyncio.to_thread(here.control.retry, execution_id)
+    here.work()
+    response.headers["Location"] = f"/api/executions/{row.execution_id}"
+    return await details(here, row)
+
+
+@router.post("/{execution_id}/fork", status_code=201)
+async def fork(here: Here, execution_id: ExecutionId, body: Fork, response: Response) -> models.ExecutionDetails:
+    """Start an execution that shares the first events of this one."""
+    row = await asyncio.to_thread(
+        here.control.fork, execution_id, seq=body.seq, value=body.input, new_execution_id=body.execution_id
+    )
+    here.work()
+    response.headers["Location"] = f"/api/executions/{row.execution_id}"
+    return await details(here, row)
+
+
+async def details(here: Here, row: ExecutionRow) -> models.ExecutionDetails:
+    """An execution with all that is shown of one."""
+    return await asyncio.to_thread(_details, here, row)
+
+
+def _details(here: Here, row: ExecutionRow) -> models.ExecutionDetails:
+    control = here.control
+    attributes = control.catalogue.attributes([row.execution_id]).get(row.execution_id, {})
+    first = control.store.events(row.execution_id, after=0)
+    context: ExecutionContext[Any] = ExecutionContext(row.execution_id, row.workflow, first, row.state)
+    pauses = [pause.name for pause in control.store.pauses(row.execution_id)] if not row.state.is_finished else []
+    return models.details(row, attributes, context, pauses)
+
+
+def _attributes(given: list[str] | None) -> dict[str, str]:
+    pairs = [each.partition("=") for each in given or []]
+    if not all(equals for _, equals, _ in pairs):
+        raise InvalidValueError("an attribute is looked for as name=value: write attribute=customer=42")
+    return {name: value for name, _, value in pairs}
+
+
+def _microseconds(moment: datetime | None) -> int | None:
+    if moment is None:
+        return None
+    if moment.tzinfo is None:
+        raise InvalidValueError(f"{moment.isoformat()} has no time zone: add one, as in {moment.isoformat()}Z")
+    return round((moment - models.EPOCH).total_seconds() * 1_000_000)
+
+
+def _cursor(row: ExecutionRow) -> str:
+    return base64.urlsafe_b64encode(str(row.number).encode()).decode().rstrip("=")
+
+
+def _position(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    try:
+        number = int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (ValueError, binascii.Error):
+        raise InvalidValueError(f"the cursor {cursor[:100]!r} is none: use the next_cursor of a page") from None
+    return min(number, 2**62)

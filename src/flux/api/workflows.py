@@ -1,0 +1,84 @@
+"""Workflows over HTTP: what there is, and starting one."""
+
+import asyncio
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Response
+from pydantic import BaseModel, Field
+
+from flux.api import executions, models
+from flux.api.executions import Wait
+from flux.api.models import ExecutionId
+from flux.api.surroundings import Here, is_settled
+from flux.ports import PublishedWorkflow
+
+router = APIRouter(prefix="/workflows", tags=["workflows"])
+
+
+class Workflow(BaseModel):
+    """A workflow that can be started."""
+
+    name: str
+    version: str
+    description: str
+    input_schema: dict[str, Any] | None = Field(description="JSON Schema; none: any value.")
+    output_schema: dict[str, Any] | None
+
+
+class Start(models.Request):
+    """A start."""
+
+    input: Any = None
+    execution_id: ExecutionId | None = Field(None, description="By which to know it; made if it is not given.")
+    attributes: dict[str, str] = Field(default_factory=dict, description="To find it by.")
+
+
+@router.get("")
+async def list_workflows(here: Here) -> list[Workflow]:
+    """List the workflows that can be started."""
+    return [_shown(workflow) for workflow in await asyncio.to_thread(here.control.workflows)]
+
+
+@router.get("/{name:path}")
+async def get_workflow(here: Here, name: str) -> Workflow:
+    """Show one of them."""
+    return _shown(await asyncio.to_thread(here.control.workflow, name))
+
+
+@router.post("/{name:path}/executions", status_code=202)
+async def start(
+    here: Here,
+    name: str,
+    body: Start,
+    response: Response,
+    wait: Wait = 0,
+    idempotency_key: Annotated[str | None, Header(max_length=255)] = None,
+) -> models.ExecutionDetails:
+    """Start an execution; the same again, by id or by key, gives the same execution.
+
+    With `wait` the answer is 200 when it has finished or paused by then, else 202.
+    """
+    row, is_new = await asyncio.to_thread(
+        here.control.start,
+        name,
+        body.input,
+        execution_id=body.execution_id,
+        key=idempotency_key,
+        attributes=body.attributes,
+    )
+    here.work()
+    row = await here.until_settled(row.execution_id, wait)
+    response.headers["Location"] = f"/api/executions/{row.execution_id}"
+    response.status_code = 200 if is_settled(row) else 201 if is_new else 202
+    return await executions.details(here, row)
+
+
+def _shown(workflow: PublishedWorkflow) -> Workflow:
+    return Workflow(
+        name=workflow.name,
+        version=workflow.version,
+        description=workflow.description,
+        input_schema=json.loads(workflow.input_schema) if workflow.input_schema else None,
+        output_schema=json.loads(workflow.output_schema) if workflow.output_schema else None,
+    )
