@@ -94,7 +94,7 @@ class App:
         committer = committer or ThreadCommitter(self.store, patience_seconds=settings.store_patience_seconds)
         self.engine = Engine(Parts(**{**made, **parts}), committer)
         self.background = hosts.Background()
-        messages = Messages(self.store, self.clock, self.engine.nudge)
+        messages = Messages(self.store, self.clock, self._nudge)
         self.row, self.send_resume = messages.row, messages.resume
         self.send_signal, self.send_cancel = messages.signal, messages.cancel
         self._created_at, self._creating = 0, threading.Lock()
@@ -282,7 +282,7 @@ class App:
             self.catalogue,
             self.clock,
             secrets=self.find_secrets,
-            nudge=self.engine.nudge,
+            nudge=self._nudge,
             workflows=loaded,
         )
 
@@ -345,6 +345,9 @@ class App:
                 f"execution {row.execution_id!r} was started with another input: leave the input out to continue it, "
                 "or choose another id to start a new one"
             )
+
+    def _nudge(self, execution_id: str) -> None:
+        self.engine.nudge(execution_id)
 
     def _superseded(self) -> None:
         self.engine.abandon_all()
