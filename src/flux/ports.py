@@ -451,6 +451,14 @@ class Catalogue(Protocol):
         """How many there are in each state, whatever page and state is asked for."""
         ...
 
+    def events(self, execution_id: str, *, after: int, limit: int) -> list[ExecutionEvent]:
+        """A page of a history: events from seq `after` + 1 on, verified; of a long one no more is read than that.
+
+        Raises:
+            CorruptedDatabaseError: An event's bytes are not those that were written.
+        """
+        ...
+
     def attributes(self, execution_ids: Sequence[str]) -> dict[str, dict[str, str]]:
         """The attributes of each of these that has some."""
         ...

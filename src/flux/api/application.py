@@ -29,11 +29,8 @@ def create_application(control: Control, *, access: Access, work: Callable[[], N
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        news.start()
-        try:
-            yield
-        finally:
-            await news.stop()
+        yield
+        await news.stop()
 
     app = FastAPI(
         title="Flux",

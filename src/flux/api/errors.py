@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from flux.api.models import Problem
 from flux.errors import (
     ExecutionConflictError,
     FluxError,
@@ -39,11 +40,16 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _fault)
 
 
-def of(error: FluxError) -> JSONResponse:
-    """One of our errors as an answer: its message says what to do after the last colon."""
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+def problem_of(error: FluxError) -> Problem:
+    """One of our errors as it is shown: its message says what to do after the last colon."""
     message, colon, hint = str(error).rpartition(": ")
-    return problem(status, type(error).__name__, message if colon else hint, hint if colon else "")
+    return Problem(type=type(error).__name__, message=message if colon else hint, hint=hint if colon else "")
+
+
+def of(error: FluxError) -> JSONResponse:
+    """One of our errors as an answer."""
+    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    return JSONResponse(problem_of(error).model_dump(), status)
 
 
 async def _flux_error(_: Request, error: Any) -> JSONResponse:

@@ -3,19 +3,22 @@
 import asyncio
 import base64
 import binascii
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
-from pydantic import Field
+from fastapi import APIRouter, Depends, Query, Response
+from pydantic import BaseModel, Field
 
-from flux.api import models
+from flux.api import errors, models
 from flux.api.models import ExecutionId
 from flux.api.surroundings import Here
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
 from flux.engine.launcher import MISSING
-from flux.errors import InvalidValueError
+from flux.errors import FluxError, InvalidValueError
 from flux.ports import ExecutionRow, Search
 
 router = APIRouter(prefix="/executions", tags=["executions"])
@@ -48,31 +51,83 @@ class Fork(models.Request):
     execution_id: ExecutionId | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which executions are meant."""
+
+    workflow: Annotated[str | None, Query(max_length=255)] = None
+    state: Annotated[ExecutionState | None, Query()] = None
+    blocked: Annotated[bool | None, Query(description="Whether no worker can run them.")] = None
+    id_prefix: Annotated[str, Query(max_length=255)] = ""
+    attribute: Annotated[list[str] | None, Query(description="name=value; several must all hold.")] = None
+    created_from: Annotated[datetime | None, Query()] = None
+    created_to: Annotated[datetime | None, Query()] = None
+
+    def search(self) -> Search:
+        """As the catalogue is asked.
+
+        Raises:
+            InvalidValueError: An attribute has no value, or a time no zone.
+        """
+        return Search(
+            workflow=self.workflow,
+            state=self.state,
+            is_blocked=self.blocked,
+            id_prefix=self.id_prefix,
+            attributes=_attributes(self.attribute),
+            created_from=_microseconds(self.created_from),
+            created_to=_microseconds(self.created_to),
+        )
+
+
+@router.get("/counts")
+async def count_executions(here: Here, found: Annotated[Filter, Depends()]) -> dict[ExecutionState, int]:
+    """Count executions in each state; a `state` that is asked for makes no difference."""
+    return await asyncio.to_thread(here.control.catalogue.counts, found.search())
+
+
+class Bulk(models.Request):
+    """What is done with several executions."""
+
+    action: Literal["cancel", "retry"]
+    execution_ids: list[ExecutionId] = Field(min_length=1, max_length=PAGE)
+
+
+class BulkResult(BaseModel):
+    """What became of one of them."""
+
+    execution_id: str
+    result: models.Execution | None = Field(description="As it is now; of a retry, the one that goes on.")
+    problem: models.Problem | None
+
+
+@router.post("/bulk")
+async def bulk(here: Here, body: Bulk) -> list[BulkResult]:
+    """Cancel or retry several executions; what is refused for one changes nothing for the others."""
+    act = here.control.cancel if body.action == "cancel" else here.control.retry
+    results = [await asyncio.to_thread(_one, here, act, each) for each in dict.fromkeys(body.execution_ids)]
+    here.work()
+    return results
+
+
+def _one(here: Here, act: Callable[[str], ExecutionRow], execution_id: str) -> BulkResult:
+    try:
+        row = here.control.row(act(execution_id).execution_id)
+    except FluxError as error:
+        return BulkResult(execution_id=execution_id, result=None, problem=errors.problem_of(error))
+    attributes = here.control.catalogue.attributes([row.execution_id]).get(row.execution_id, {})
+    return BulkResult(execution_id=execution_id, result=models.execution(row, attributes), problem=None)
+
+
 @router.get("")
 async def list_executions(
     here: Here,
-    workflow: str | None = None,
-    state: ExecutionState | None = None,
-    blocked: bool | None = None,  # noqa: FBT001 - a query has no positions.
-    id_prefix: Annotated[str, Query(max_length=255)] = "",
-    attribute: Annotated[list[str] | None, Query(description="name=value; several must all hold.")] = None,
-    created_from: datetime | None = None,
-    created_to: datetime | None = None,
+    found: Annotated[Filter, Depends()],
     cursor: Annotated[str | None, Query(description="The `next_cursor` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=PAGE)] = 50,
 ) -> models.ExecutionPage:
     """Find executions, the newest first."""
-    search = Search(
-        workflow=workflow,
-        state=state,
-        is_blocked=blocked,
-        id_prefix=id_prefix,
-        attributes=_attributes(attribute),
-        created_from=_microseconds(created_from),
-        created_to=_microseconds(created_to),
-        before=_position(cursor),
-        limit=limit + 1,
-    )
+    search = dataclasses.replace(found.search(), before=_position(cursor), limit=limit + 1)
     rows = await asyncio.to_thread(here.control.catalogue.search, search)
     page = rows[:limit]
     attributes = await asyncio.to_thread(here.control.catalogue.attributes, [row.execution_id for row in page])
@@ -97,8 +152,8 @@ async def list_events(
 ) -> list[models.Event]:
     """Show the history of an execution, from the event after this one on."""
     here.control.row(execution_id)
-    events = await asyncio.to_thread(here.control.store.events, execution_id, after=after)
-    return [models.event(event) for event in events[:limit]]
+    events = await asyncio.to_thread(here.control.catalogue.events, execution_id, after=after, limit=limit)
+    return [models.event(event) for event in events]
 
 
 @router.post("/{execution_id}/resume", status_code=202)
@@ -153,8 +208,10 @@ async def details(here: Here, row: ExecutionRow) -> models.ExecutionDetails:
 def _details(here: Here, row: ExecutionRow) -> models.ExecutionDetails:
     control = here.control
     attributes = control.catalogue.attributes([row.execution_id]).get(row.execution_id, {})
-    first = control.store.events(row.execution_id, after=0)
-    context: ExecutionContext[Any] = ExecutionContext(row.execution_id, row.workflow, first, row.state)
+    beginning = control.catalogue.events(row.execution_id, after=0, limit=2)
+    end = control.catalogue.events(row.execution_id, after=row.last_seq - 1, limit=1)
+    ends = beginning[:1] if row.last_seq == row.first_seq else [*beginning, *end]
+    context: ExecutionContext[Any] = ExecutionContext(row.execution_id, row.workflow, ends, row.state)
     pauses = [pause.name for pause in control.store.pauses(row.execution_id)] if not row.state.is_finished else []
     return models.details(row, attributes, context, pauses)
 

@@ -6,7 +6,7 @@ What other processes write is found by `Store.news`, which costs no query; then 
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from flux import telemetry
@@ -18,17 +18,18 @@ SECONDS = 0.05
 
 
 class News:
-    """What coroutines of one loop wait for.  `start` it on that loop."""
+    """What coroutines of one loop wait for; it looks from the first that waits on."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)  # By execution; "" for any.
         self._seen = -1
         self.is_over = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._detach: Callable[[], None] | None = None
         self._service = Service("the look for news", self._look, seconds=SECONDS)
 
-    def start(self) -> None:
-        """Begin to look."""
+    def _start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._detach = telemetry.attach(self._hear)
         self._service.start()
@@ -36,7 +37,8 @@ class News:
     async def stop(self) -> None:
         """Look no more; who waits is told, so that it can end."""
         self.is_over = True
-        self._detach()
+        if self._detach is not None:
+            self._detach()
         await self._service.stop()
         self._tell_all()
 
@@ -46,6 +48,8 @@ class News:
 
         It begins before the first look, so that nothing falls between.
         """
+        if self._loop is None:
+            self._start()
         event, waiting = asyncio.Event(), self._waiting[execution_id]
         waiting.add(event)
         try:
@@ -66,7 +70,7 @@ class News:
             self.tell(execution_id)
 
     def _hear(self, name: str, fields: dict[str, Any]) -> None:
-        if name == "events.appended" and self._waiting:
+        if name == "events.appended" and self._waiting and self._loop is not None:
             with contextlib.suppress(RuntimeError):  # The loop is closed.
                 self._loop.call_soon_threadsafe(self.tell, fields["execution_id"])
 

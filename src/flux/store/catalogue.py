@@ -1,23 +1,26 @@
 """What a server shows and finds, in the SQLite file of the store."""
 
+import dataclasses
 import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from flux.domain.events import ExecutionEvent
 from flux.domain.execution import ExecutionState
 from flux.ports import Change, ExecutionRow, Line, PublishedWorkflow, Search, StoredToken, WorkerRow
 from flux.store.database import Database
-from flux.store.rows import execution_row
+from flux.store.overflow import Overflow
+from flux.store.rows import execution_row, history
 from flux.store.statements import SQL as _SQL
 
 
 class SqliteCatalogue:
     """`ports.Catalogue` on the file that a store has opened."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, overflow: Overflow) -> None:
+        self._database, self._overflow = database, overflow
 
     # -- executions
 
@@ -35,6 +38,17 @@ class SqliteCatalogue:
         with self._database.read() as cursor:
             wanted = {"workflows": json.dumps(list(workflows))}
             return cursor.execute(_SQL["find_next_wake"], wanted).fetchone()[0]  # type: ignore[no-any-return]
+
+    def events(self, execution_id: str, *, after: int, limit: int) -> list[ExecutionEvent]:
+        with self._database.read() as cursor:
+            record = cursor.execute(_SQL["find_execution"], (execution_id,)).fetchone()
+            if record is None:
+                return []
+            row = self._row(cursor, record)
+            after = max(after, row.first_seq - 1)
+            page = dataclasses.replace(row, last_seq=min(row.last_seq, after + limit))
+            records = cursor.execute(_SQL["read_events"], (row.number, after, page.last_seq))
+            return self._overflow.restore_all(history(self._database.path, page, after, records))
 
     def attributes(self, execution_ids: Sequence[str]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {}

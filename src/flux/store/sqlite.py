@@ -61,7 +61,7 @@ class SqliteStore:
         self._database = Database(path)
         self._path = self._database.path
         self._overflow = Overflow(self._path)
-        self.catalogue = SqliteCatalogue(self._database)
+        self.catalogue = SqliteCatalogue(self._database, self._overflow)
         self._workers: dict[str, FileLock] = {}  # Registered here, with their proof of life.
         # Of running executions, so that an append need not look up a text; written under the right to write.
         self._numbers: dict[str, int] = {}
