@@ -7,7 +7,8 @@ import time
 
 from flux.errors import InvalidInputError, StoreError
 
-_ALLOWED = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,199}\Z")
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.:@-]{0,199}$"  # As JSON Schema has it, where $ is the very end.
+_ALLOWED = re.compile(ID_PATTERN[:-1] + r"\Z")
 _FILE_NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,200}\Z")
 _OURS = re.compile(r"[0-9a-f]{32}\Z")
 

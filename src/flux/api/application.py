@@ -13,7 +13,7 @@ from flux.api.surroundings import Surroundings
 from flux.server.control import Control
 from flux.server.news import News
 
-ROUTERS = (workflows.router, executions.router, streams.router, workers.router)
+ROUTERS = (workflows.router, executions.router, executions.of_many, streams.router, workers.router)
 _PROBLEMS = {status: {"model": Problem} for status in (400, 401, 403, 404, 409, 413, 422, 429, 503)}
 
 

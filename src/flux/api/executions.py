@@ -1,8 +1,6 @@
 """Executions over HTTP: find them, look at them, answer, signal, cancel, retry and fork them."""
 
 import asyncio
-import base64
-import binascii
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,11 +8,11 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, StringConstraints
 
 from flux.api import errors, models
 from flux.api.models import ExecutionId
-from flux.api.surroundings import Here
+from flux.api.surroundings import Here, is_settled
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
 from flux.engine.launcher import MISSING
@@ -22,9 +20,16 @@ from flux.errors import FluxError, InvalidValueError
 from flux.ports import ExecutionRow, Search
 
 router = APIRouter(prefix="/executions", tags=["executions"])
+of_many = APIRouter(tags=["executions"])  # Not below /executions: an execution could have that id.
 
 PAGE, EVENTS = 200, 1000
 Wait = Annotated[float, Query(ge=0, le=60, description="Seconds to wait for it to finish or to pause.")]
+
+
+# Answered with 200 when the execution is finished or paused by then.
+ACCEPTED: dict[str, Any] = {"status_code": 202, "responses": {200: {"model": models.ExecutionDetails}}}
+Attribute = Annotated[str, StringConstraints(pattern=r"^[^=]+=", max_length=600)]
+Cursor = Annotated[str, StringConstraints(pattern=r"^c[0-9]{1,18}$")]
 
 
 class Resume(models.Request):
@@ -47,7 +52,7 @@ class Fork(models.Request):
     """Where a fork begins."""
 
     seq: int = Field(ge=1, description="The last event that it shares.")
-    input: Any = Field(MISSING, description="Another input.", json_schema_extra={"default": None})
+    input: Any = Field(None, description="Another input, if it is given.")
     execution_id: ExecutionId | None = None
 
 
@@ -59,7 +64,7 @@ class Filter:
     state: Annotated[ExecutionState | None, Query()] = None
     blocked: Annotated[bool | None, Query(description="Whether no worker can run them.")] = None
     id_prefix: Annotated[str, Query(max_length=255)] = ""
-    attribute: Annotated[list[str] | None, Query(description="name=value; several must all hold.")] = None
+    attribute: Annotated[list[Attribute] | None, Query(description="name=value; several must all hold.")] = None
     created_from: Annotated[datetime | None, Query()] = None
     created_to: Annotated[datetime | None, Query()] = None
 
@@ -67,7 +72,7 @@ class Filter:
         """As the catalogue is asked.
 
         Raises:
-            InvalidValueError: An attribute has no value, or a time no zone.
+            InvalidValueError: A time has no zone.
         """
         return Search(
             workflow=self.workflow,
@@ -80,7 +85,7 @@ class Filter:
         )
 
 
-@router.get("/counts")
+@of_many.get("/counts")
 async def count_executions(here: Here, found: Annotated[Filter, Depends()]) -> dict[ExecutionState, int]:
     """Count executions in each state; a `state` that is asked for makes no difference."""
     return await asyncio.to_thread(here.control.catalogue.counts, found.search())
@@ -101,7 +106,7 @@ class BulkResult(BaseModel):
     problem: models.Problem | None
 
 
-@router.post("/bulk")
+@of_many.post("/bulk")
 async def bulk(here: Here, body: Bulk) -> list[BulkResult]:
     """Cancel or retry several executions; what is refused for one changes nothing for the others."""
     act = here.control.cancel if body.action == "cancel" else here.control.retry
@@ -123,7 +128,7 @@ def _one(here: Here, act: Callable[[str], ExecutionRow], execution_id: str) -> B
 async def list_executions(
     here: Here,
     found: Annotated[Filter, Depends()],
-    cursor: Annotated[str | None, Query(description="The `next_cursor` of the page before.")] = None,
+    cursor: Annotated[Cursor | None, Query(description="The `next_cursor` of the page before.")] = None,
     limit: Annotated[int, Query(ge=1, le=PAGE)] = 50,
 ) -> models.ExecutionPage:
     """Find executions, the newest first."""
@@ -156,12 +161,14 @@ async def list_events(
     return [models.event(event) for event in events]
 
 
-@router.post("/{execution_id}/resume", status_code=202)
-async def resume(here: Here, execution_id: ExecutionId, body: Resume, wait: Wait = 0) -> models.ExecutionDetails:
+@router.post("/{execution_id}/resume", **ACCEPTED)
+async def resume(
+    here: Here, execution_id: ExecutionId, body: Resume, response: Response, wait: Wait = 0
+) -> models.ExecutionDetails:
     """Answer a pause."""
     await asyncio.to_thread(here.control.resume, execution_id, body.input, name=body.name, client_id=body.client_id)
     here.work()
-    return await details(here, await here.until_settled(execution_id, wait))
+    return await settled(here, execution_id, wait, response)
 
 
 @router.post("/{execution_id}/signal", status_code=202)
@@ -172,12 +179,12 @@ async def signal(here: Here, execution_id: ExecutionId, body: Signal) -> models.
     return await details(here, here.control.row(execution_id))
 
 
-@router.post("/{execution_id}/cancel", status_code=202)
-async def cancel(here: Here, execution_id: ExecutionId, wait: Wait = 0) -> models.ExecutionDetails:
+@router.post("/{execution_id}/cancel", **ACCEPTED)
+async def cancel(here: Here, execution_id: ExecutionId, response: Response, wait: Wait = 0) -> models.ExecutionDetails:
     """Ask an execution to clean up and end."""
     await asyncio.to_thread(here.control.cancel, execution_id)
     here.work()
-    return await details(here, await here.until_settled(execution_id, wait))
+    return await settled(here, execution_id, wait, response)
 
 
 @router.post("/{execution_id}/retry", status_code=201)
@@ -193,10 +200,21 @@ async def retry(here: Here, execution_id: ExecutionId, response: Response) -> mo
 async def fork(here: Here, execution_id: ExecutionId, body: Fork, response: Response) -> models.ExecutionDetails:
     """Start an execution that shares the first events of this one."""
     row = await asyncio.to_thread(
-        here.control.fork, execution_id, seq=body.seq, value=body.input, new_execution_id=body.execution_id
+        here.control.fork,
+        execution_id,
+        seq=body.seq,
+        value=body.input if "input" in body.model_fields_set else MISSING,
+        new_execution_id=body.execution_id,
     )
     here.work()
     response.headers["Location"] = f"/api/executions/{row.execution_id}"
+    return await details(here, row)
+
+
+async def settled(here: Here, execution_id: str, seconds: float, response: Response) -> models.ExecutionDetails:
+    """An execution when it is finished or paused, with 200; or as it is after so much time, with 202."""
+    row = await here.until_settled(execution_id, seconds)
+    response.status_code = 200 if is_settled(row) else 202
     return await details(here, row)
 
 
@@ -217,10 +235,7 @@ def _details(here: Here, row: ExecutionRow) -> models.ExecutionDetails:
 
 
 def _attributes(given: list[str] | None) -> dict[str, str]:
-    pairs = [each.partition("=") for each in given or []]
-    if not all(equals for _, equals, _ in pairs):
-        raise InvalidValueError("an attribute is looked for as name=value: write attribute=customer=42")
-    return {name: value for name, _, value in pairs}
+    return {name: value for name, _, value in (each.partition("=") for each in given or [])}
 
 
 def _microseconds(moment: datetime | None) -> int | None:
@@ -232,14 +247,8 @@ def _microseconds(moment: datetime | None) -> int | None:
 
 
 def _cursor(row: ExecutionRow) -> str:
-    return base64.urlsafe_b64encode(str(row.number).encode()).decode().rstrip("=")
+    return f"c{row.number}"
 
 
 def _position(cursor: str | None) -> int | None:
-    if cursor is None:
-        return None
-    try:
-        number = int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except (ValueError, binascii.Error):
-        raise InvalidValueError(f"the cursor {cursor[:100]!r} is none: use the next_cursor of a page") from None
-    return min(number, 2**62)
+    return None if cursor is None else int(cursor[1:])

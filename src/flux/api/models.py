@@ -9,10 +9,11 @@ from flux import serde
 from flux.domain.events import ExecutionEvent
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
+from flux.ids import ID_PATTERN
 from flux.ports import ExecutionRow
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-ExecutionId = Annotated[str, Field(max_length=255, description="The id of an execution.")]
+ExecutionId = Annotated[str, Field(pattern=ID_PATTERN, description="The id of an execution.")]
 
 
 class Request(BaseModel):

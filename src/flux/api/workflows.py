@@ -8,9 +8,9 @@ from fastapi import APIRouter, Header, Response
 from pydantic import BaseModel, Field
 
 from flux.api import executions, models
-from flux.api.executions import Wait
+from flux.api.executions import ACCEPTED, Wait
 from flux.api.models import ExecutionId
-from flux.api.surroundings import Here, is_settled
+from flux.api.surroundings import Here
 from flux.ports import PublishedWorkflow
 
 router = APIRouter(prefix="/workflows", tags=["workflows"])
@@ -46,7 +46,7 @@ async def get_workflow(here: Here, name: str) -> Workflow:
     return _shown(await asyncio.to_thread(here.control.workflow, name))
 
 
-@router.post("/{name:path}/executions", status_code=202)
+@router.post("/{name:path}/executions", **ACCEPTED)
 async def start(
     here: Here,
     name: str,
@@ -59,7 +59,7 @@ async def start(
 
     With `wait` the answer is 200 when it has finished or paused by then, else 202.
     """
-    row, is_new = await asyncio.to_thread(
+    row, _ = await asyncio.to_thread(
         here.control.start,
         name,
         body.input,
@@ -68,10 +68,8 @@ async def start(
         attributes=body.attributes,
     )
     here.work()
-    row = await here.until_settled(row.execution_id, wait)
     response.headers["Location"] = f"/api/executions/{row.execution_id}"
-    response.status_code = 200 if is_settled(row) else 201 if is_new else 202
-    return await executions.details(here, row)
+    return await executions.settled(here, row.execution_id, wait, response)
 
 
 def _shown(workflow: PublishedWorkflow) -> Workflow:

@@ -2,7 +2,8 @@
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from flux import telemetry
 from flux.clock import Clock
@@ -60,9 +61,14 @@ class Lease:
         """Whether no other process can have taken over yet."""
         return self._clock.monotonic() < self._trusted_until and not self._is_draining
 
-    def drain(self) -> None:
-        """Start no attempt any more: this process gives back what it has."""
+    @contextmanager
+    def draining(self) -> Iterator[None]:
+        """Start no attempt meanwhile: this process gives back what it has."""
         self._is_draining = True
+        try:
+            yield
+        finally:
+            self._is_draining = False
 
     def beat(self) -> None:
         """Extend the lease once (the thread calls it, and tests do).

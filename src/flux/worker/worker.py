@@ -95,7 +95,9 @@ class Worker:
                     break
                 await self._until_news(seen, next_look)
         finally:
-            await self._drain()
+            self._is_stopping = True
+            with self._lease.draining():
+                await self._drain()
 
     def _look(self) -> float:
         """Start what is due; returns when to look again, on the clock of this process."""
@@ -152,8 +154,6 @@ class Worker:
 
     async def _drain(self) -> None:
         """Let tasks that are in user code end, start none, and give back whatever is left."""
-        self._is_stopping = True
-        self._lease.drain()
         give_up_at = self._clock.monotonic() + self._grace_seconds
         while self._running and self._clock.monotonic() < give_up_at:
             for execution_id, task in list(self._running.items()):
