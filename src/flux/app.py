@@ -36,6 +36,7 @@ from flux.server.messages import Messages, check_workflow, unknown
 from flux.workflow import encode_input
 
 if TYPE_CHECKING:
+    from flux.observability.lines import Lines
     from flux.ports import Catalogue
     from flux.secret_managers import SecretManager
     from flux.server.control import Control
@@ -98,6 +99,9 @@ class App:
         self.row, self.send_resume = messages.row, messages.resume
         self.send_signal, self.send_cancel = messages.signal, messages.cancel
         self._created_at, self._creating = 0, threading.Lock()
+        self._lines: Lines | None = None
+        if settings.keep_output:
+            self.keep_output()
 
     # -- running
 
@@ -268,6 +272,13 @@ class App:
         catalogue: Catalogue = self.store.catalogue  # type: ignore[attr-defined]  # Stores of tests may have none.
         return catalogue
 
+    def keep_output(self) -> None:
+        """Keep what tasks print and log from now on, until this is closed."""
+        from flux.observability.lines import Lines
+
+        self._lines = self._lines or Lines(self.catalogue, self.store, self.clock)
+        self._lines.start()
+
     def control(self, workflows: Iterable[WorkflowDefinition] = ()) -> "Control":
         """The use cases of a server.
 
@@ -336,6 +347,8 @@ class App:
         self.processes.close()
         self._lease.close()
         self.engine.close()
+        if self._lines is not None:
+            self._lines.close()
         self.store.close()
 
     def _check_same(self, row: ExecutionRow, workflow: WorkflowDefinition, value: Any) -> None:

@@ -4,10 +4,27 @@ import os
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from flux.errors import InvalidInputError
+
+
+class LogFormat(StrEnum):
+    """How a record is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """How bad a record is."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +42,9 @@ class Settings:
         history_limit_events: An execution with a longer history fails; from 10,000 on it is warned of.
         guard_bodies: Refuse what a body would do to files, sockets and processes.
         replay_each_step: Replay the body after every step, to prove that it can be (tests).
+        keep_output: Keep what tasks print and log of runs in this process, too, as servers do of theirs.
+        log_format: Of what servers and workers log.
+        log_level: What they log: this and worse.
     """
 
     database: Path = Path(".flux/flux.db")
@@ -35,6 +55,9 @@ class Settings:
     history_limit_events: int = 500_000
     guard_bodies: bool = True
     replay_each_step: bool = False
+    keep_output: bool = False
+    log_format: LogFormat = LogFormat.TEXT
+    log_level: LogLevel = LogLevel.INFO
 
 
 def load(directory: Path | None = None, **flags: Any) -> Settings:
@@ -99,12 +122,21 @@ def _count(value: Any) -> int:
     return count
 
 
-_READERS: dict[type, Callable[[Any], Any]] = {float: _seconds, int: _count, bool: _switch, type(Path()): Path}
+_READERS: dict[type, Callable[[Any], Any]] = {
+    float: _seconds,
+    int: _count,
+    bool: _switch,
+    type(Path()): Path,
+    LogFormat: lambda value: LogFormat(str(value).lower()),
+    LogLevel: lambda value: LogLevel(str(value).lower()),
+}
 _WANTED: dict[type, str] = {
     float: "a number of seconds from 0",
     int: "a whole number from 1",
     bool: "true or false",
     type(Path()): "a path",
+    LogFormat: "text or json",
+    LogLevel: "debug, info, warning or error",
 }
 
 

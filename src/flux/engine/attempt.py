@@ -20,6 +20,7 @@ from flux.engine import lineage
 from flux.engine.calls import Call, PauseRequest, Target, result_of
 from flux.engine.lineage import Branch
 from flux.errors import BodyError, InvalidValueError
+from flux.ports import Store
 
 if TYPE_CHECKING:
     from flux.engine.open_calls import OpenCalls
@@ -51,6 +52,29 @@ class Attempt:
         self._branches: dict[Branch, asyncio.Task[Any]] = {}
         self._pauses = 0
         self._paused_since = self._paused_seconds = 0.0
+
+    @property
+    def execution_id(self) -> str:
+        """Of the execution that it belongs to."""
+        return self._calls.execution_id
+
+    @property
+    def store(self) -> Store:
+        """Where that is."""
+        return self._calls._parts.store
+
+    def description(self) -> dict[str, Any]:
+        """What tells it from others, for logs."""
+        history = self._calls.history
+        record = history.calls.get(self.call.id)
+        retries = sum(event.type is Type.TASK_RETRY_STARTED for event in record.progress) if record is not None else 0
+        return {
+            "execution_id": self.execution_id,
+            "workflow": history.events[0].name if history.events else "",
+            "call_id": self.call.id,
+            "task": self.call.name,
+            "attempt": retries + 1,
+        }
 
     def enter(self) -> None:
         """The running asyncio task is the one that the attempt begins in."""

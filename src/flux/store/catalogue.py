@@ -97,8 +97,9 @@ class SqliteCatalogue:
     # -- lines
 
     def add_lines(self, lines: Sequence[Line], *, most: int) -> None:
+        rows = [{name: getattr(line, name) for name in Line.__slots__} for line in lines]
         with self._database.write() as cursor:
-            cursor.executemany(_SQL["insert_line"], [asdict(line) for line in lines])
+            cursor.executemany(_SQL["insert_line"], rows)
             for execution_id in {line.execution_id for line in lines}:
                 cursor.execute(_SQL["delete_old_lines"], {"execution_id": execution_id, "most": most})
 
