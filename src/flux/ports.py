@@ -404,6 +404,14 @@ class Line:
     time_us: int
 
 
+LATE_LINES_US = 1_000_000
+
+
+def lines_are_complete(row: ExecutionRow, now: int) -> bool:
+    """Whether none of its lines is still on its way: they are stored a moment after they were printed."""
+    return row.finished_at is not None and now - row.finished_at >= LATE_LINES_US
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredToken:
     """A token as it is stored: its hash.

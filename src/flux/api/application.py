@@ -6,14 +6,14 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from flux import __version__
-from flux.api import errors, executions, health, streams, workers, workflows
+from flux.api import errors, executions, health, lines, streams, workers, workflows
 from flux.api.guard import Access, Guard
 from flux.api.models import Problem
 from flux.api.surroundings import Surroundings
 from flux.server.control import Control
 from flux.server.news import News
 
-ROUTERS = (workflows.router, executions.router, executions.of_many, streams.router, workers.router)
+ROUTERS = (workflows.router, executions.router, executions.of_many, streams.router, lines.router, workers.router)
 _PROBLEMS = {status: {"model": Problem} for status in (400, 401, 403, 404, 409, 413, 422, 429, 503)}
 
 

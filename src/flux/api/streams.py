@@ -20,7 +20,7 @@ router = APIRouter(tags=["streams"])
 
 AT_ONCE = 200
 COMMENT_SECONDS = 15.0  # So that what is between does not take the connection for dead.
-_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 LastId = Annotated[int | None, Header(alias="Last-Event-ID", ge=0, le=2**53)]
 After = Annotated[int, Query(ge=0, le=2**53, description="Begin after this one; `Last-Event-ID` wins.")]
 
@@ -32,7 +32,7 @@ async def stream_execution(
     """Follow the history of an execution to its end: an `event` each, then `end`."""
     here.control.row(execution_id)
     begin = after if last_event_id is None else last_event_id
-    return StreamingResponse(_events(here, execution_id, begin), media_type="text/event-stream", headers=_HEADERS)
+    return StreamingResponse(_events(here, execution_id, begin), media_type="text/event-stream", headers=HEADERS)
 
 
 @router.get("/stream", response_class=StreamingResponse)
@@ -41,7 +41,7 @@ async def stream_changes(here: Here, after: After | None = None, last_event_id: 
     begin = after if last_event_id is None else last_event_id
     if begin is None:
         begin = await asyncio.to_thread(here.control.catalogue.last_change)
-    return StreamingResponse(_changes(here, begin), media_type="text/event-stream", headers=_HEADERS)
+    return StreamingResponse(_changes(here, begin), media_type="text/event-stream", headers=HEADERS)
 
 
 async def _events(here: Here, execution_id: str, after: int) -> AsyncIterator[str]:
@@ -52,7 +52,7 @@ async def _events(here: Here, execution_id: str, after: int) -> AsyncIterator[st
             events = await asyncio.to_thread(store.events, execution_id, after=after)
             for event in events:
                 after = event.seq
-                yield _message("event", after, models.event(event))
+                yield message("event", after, models.event(event))
             if row is None or (row.state.is_finished and after >= row.last_seq):
                 yield "event: end\ndata: {}\n\n"
                 return
@@ -69,10 +69,11 @@ async def _changes(here: Here, after: int) -> AsyncIterator[str]:
             for change in changes:
                 after = change.id
                 shown = models.execution(change.row, attributes.get(change.row.execution_id, {}))
-                yield _message("execution", after, shown)
+                yield message("execution", after, shown)
             if len(changes) < AT_ONCE and not await wait(changed, COMMENT_SECONDS):
                 yield ":\n\n"
 
 
-def _message(kind: str, id_: int, data: BaseModel) -> str:
+def message(kind: str, id_: int, data: BaseModel) -> str:
+    """An event as it is sent."""
     return f"id: {id_}\nevent: {kind}\ndata: {data.model_dump_json()}\n\n"

@@ -16,6 +16,7 @@ from flux.cli.check import check
 from flux.cli.doctor import doctor
 from flux.cli.executions import executions
 from flux.cli.lint import lint_files
+from flux.cli.logs import logs
 from flux.cli.output import CommandError, Exit, PipeClosed
 from flux.cli.run import run
 from flux.cli.secrets import secrets
@@ -36,6 +37,7 @@ application.command("lint")(lint_files)
 application.command()(dev)
 application.command()(server)
 application.command()(worker)
+executions.command()(logs)
 application.add_typer(executions, name="executions")
 application.add_typer(secrets, name="secrets")
 
