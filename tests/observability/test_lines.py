@@ -140,7 +140,18 @@ def test_what_a_body_prints_is_not_kept(app):
     async def loud(ctx: ExecutionContext) -> None:
         print("decided")
 
+    @task
+    async def delegate() -> None:
+        await loud.run_async()
+
+    @workflow
+    async def delegating(ctx: ExecutionContext) -> None:
+        await delegate()
+
     assert said(app, loud.run().execution_id) == []
+    parent = delegating.run()
+    assert parent.has_succeeded, parent.output
+    assert [said(app, row.execution_id) for row in app.store.list()] == [[], [], []]
 
 
 def test_without_the_setting_a_script_is_left_alone(make_app):

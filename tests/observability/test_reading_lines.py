@@ -142,6 +142,7 @@ async def sell(ctx: ExecutionContext[int]) -> None:
 )
 
 
+@pytest.mark.slow
 def test_the_command_shows_lines_and_a_terminal_obeys_none_of_them(workdir):
     (workdir / "shop.py").write_text(PROGRAM)
     ran = command.run(workdir, "run", "shop.py", "7", "--id", "order-7", FLUX_KEEP_OUTPUT="1")
@@ -159,6 +160,7 @@ def test_the_command_shows_lines_and_a_terminal_obeys_none_of_them(workdir):
     assert [json.loads(line)["text"] for line in as_json.stdout.splitlines()][1] == "\x1b[2Jall is well\u2028\u202e\x07"
 
 
+@pytest.mark.slow
 def test_the_command_says_why_there_is_nothing(workdir):
     (workdir / "shop.py").write_text(PROGRAM)
     command.run(workdir, "run", "shop.py", "7", "--id", "order-7")

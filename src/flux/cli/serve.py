@@ -16,9 +16,10 @@ import typer
 
 from flux import app as composition
 from flux.app import App
-from flux.cli import loading
-from flux.cli.output import CommandError, Exit, command, message
+from flux.cli import loading, output
+from flux.cli.output import CommandError, Exit, command
 from flux.domain.definitions import WorkflowDefinition
+from flux.settings import load
 
 if TYPE_CHECKING:
     from flux.worker.worker import Worker
@@ -28,10 +29,16 @@ GRACE_SECONDS = 30.0
 RELOAD_SECONDS = 0.3
 STREAMS_END_SECONDS = 2
 
+logger = logging.getLogger("flux.serve")
+
 FilesArgument = Annotated[list[str], typer.Argument(metavar="FILES...", help="Python files or modules with workflows.")]
 HostOption = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")]
 PortOption = Annotated[int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="0 takes a free one.")]
 ConcurrencyOption = Annotated[int, typer.Option("--concurrency", metavar="N", min=1, help="Executions at once.")]
+LogFormatOption = Annotated[str | None, typer.Option("--log-format", metavar="FORMAT", help="text or json.")]
+LogLevelOption = Annotated[
+    str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
+]
 GraceOption = Annotated[float, typer.Option("--grace", metavar="SECONDS", min=0, help="For tasks to end at a stop.")]
 
 
@@ -40,6 +47,8 @@ def dev(
     host: HostOption = "127.0.0.1",
     port: PortOption = PORT,
     reload: Annotated[bool, typer.Option("--reload/--no-reload", help="Start anew when a file changes.")] = True,
+    log_format: LogFormatOption = None,
+    log_level: LogLevelOption = None,
 ) -> int:
     """Serve workflows on this machine: the API and a worker in one process, anew whenever a file changes.
 
@@ -49,6 +58,7 @@ def dev(
       curl -X POST localhost:7600/api/workflows/hello/executions?wait=30 \\
         -H 'Content-Type: application/json' -d '{"input": "World"}'
     """
+    _log(log_format, log_level)
     served = _load(files)
     app = composition.current()
     watched = _sources(served) if reload else {}
@@ -66,6 +76,8 @@ def server(
     ] = None,
     host: HostOption = "127.0.0.1",
     port: PortOption = PORT,
+    log_format: LogFormatOption = None,
+    log_level: LogLevelOption = None,
 ) -> int:
     """Serve the API; workers run the executions.
 
@@ -73,6 +85,7 @@ def server(
     Example:
       flux server --port 7600
     """
+    _log(log_format, log_level)
     asyncio.run(_serve(composition.current(), _load(files or []), address=(host, port), has_worker=False))
     return Exit.OK
 
@@ -82,6 +95,8 @@ def worker(
     concurrency: ConcurrencyOption = 100,
     grace: GraceOption = GRACE_SECONDS,
     once: Annotated[bool, typer.Option("--once", help="End when nothing is due and nothing runs.")] = False,
+    log_format: LogFormatOption = None,
+    log_level: LogLevelOption = None,
 ) -> int:
     """Run executions of these workflows, whoever starts them.
 
@@ -92,12 +107,34 @@ def worker(
     Example:
       flux worker orders.py reports.monthly --concurrency 20
     """
+    _log(log_format, log_level)
     asyncio.run(
         _serve(
             composition.current(), _load(files), concurrency=concurrency, grace_seconds=grace, once=once, address=None
         )
     )
     return Exit.OK
+
+
+# -- what is said
+
+
+def _log(form: str | None, level: str | None) -> None:
+    """Begin the log; what the files of users set up beside it comes later."""
+    from flux.observability import logs
+
+    settings = load(log_format=form, log_level=level)
+    logs.install(settings.log_format, settings.log_level, sys.stderr)
+
+
+def message(text: str) -> None:
+    """Say something on stderr, as a record if that is for programs."""
+    from flux.observability.logs import JsonFormatter
+
+    if any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers):
+        logger.info(text)
+    else:
+        output.message(text)
 
 
 # -- what is served
@@ -152,7 +189,8 @@ async def _serve(
     watched: dict[Path, float] | None = None,
 ) -> str:
     """Serve until a signal comes, or a watched file changes; returns which."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if has_worker:
+        app.keep_output()
     running = app.worker(served, concurrency=concurrency, grace_seconds=grace_seconds) if has_worker else None
     http = _http_server(app, served, address, running) if address is not None else None
     stop = _Stop()

@@ -119,6 +119,10 @@ class Body:
         self._withheld: list[Callable[[], None]] = []  # Decisions of the last replayed step, for after the replay.
         self._is_over = False
 
+    def description(self) -> dict[str, str]:
+        """What tells it from others, for logs."""
+        return {"execution_id": self._context.execution_id, "workflow": self.workflow.name}
+
     # -- driving it
 
     def replay(self) -> None:

@@ -34,7 +34,10 @@ class Length:
         """Warn once of a long history; gives an error when it is too long."""
         if events >= LONG_HISTORY and not self._has_warned:
             self._has_warned = True
-            logger.warning("the history of execution %s has %d events: %s", self._execution_id, events, ADVICE)
+            whose = {"execution_id": self._execution_id}
+            logger.warning(
+                "the history of execution %s has %d events: %s", self._execution_id, events, ADVICE, extra=whose
+            )
             telemetry.emit("history.grew_long", execution_id=self._execution_id, events=events)
         if events < self._limit:
             return None

@@ -168,6 +168,7 @@ class Runner:
         logger.warning(
             "a task of execution %s goes on although it was cancelled: others can have it when this process ends",
             self.execution_id,
+            extra={"execution_id": self.execution_id},
         )
         return True
 
@@ -176,7 +177,8 @@ class Runner:
         try:
             self._parts.store.release(self.execution_id, fence=self._fence)
         except (StoreError, OSError) as error:
-            logger.warning("execution %s could not be given back: %s", self.execution_id, error)
+            whose = {"execution_id": self.execution_id}
+            logger.warning("execution %s could not be given back: %s", self.execution_id, error, extra=whose)
             return False
         return True
 

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
-from flux.engine import lineage
+from flux.engine import calls, lineage
 
 if TYPE_CHECKING:
     from flux.engine.attempt import Attempt
@@ -67,7 +67,9 @@ def _install() -> None:
 
     def create(*args: Any, **keywords: Any) -> logging.LogRecord:
         record = before(*args, **keywords)
-        if (branch := lineage.current()) is not None:
+        if (body := calls.current_body()) is not None:
+            record.flux_call = body.description()
+        elif (branch := lineage.current()) is not None:
             _hear(branch.attempt, record)
         return record
 

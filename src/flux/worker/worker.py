@@ -12,6 +12,7 @@ import socket
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
+from flux import telemetry
 from flux.clock import Clock
 from flux.domain.definitions import WorkflowDefinition
 from flux.engine.engine import Engine
@@ -118,17 +119,20 @@ class Worker:
         return now + min(max(due_in, 0.001), LOOK_SECONDS)
 
     async def _follow(self, execution_id: str, work: Coroutine[Any, Any, RunOutcome]) -> None:
+        whose = {"execution_id": execution_id}
+        telemetry.emit("execution.claimed", execution_id=execution_id, running=len(self._running))
         try:
             outcome = await work
             if isinstance(outcome, Blocked):
-                logger.warning("execution %s is blocked: %s", execution_id, outcome.error)
+                logger.warning("execution %s is blocked: %s", execution_id, outcome.error, extra=whose)
         except StoreError as error:
-            logger.warning("execution %s was given back: %s", execution_id, error)
+            logger.warning("execution %s was given back: %s", execution_id, error, extra=whose)
         except Exception:
-            logger.exception("execution %s was given back", execution_id)
+            logger.exception("execution %s was given back", execution_id, extra=whose)
         finally:
             if self._running.get(execution_id) is asyncio.current_task():
                 del self._running[execution_id]
+            telemetry.emit("execution.left", execution_id=execution_id, running=len(self._running))
             self.wake()
 
     async def _until_news(self, seen: int, look_at: float) -> None:
