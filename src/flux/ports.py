@@ -11,6 +11,7 @@ from typing import Protocol
 
 from flux.domain.events import ExecutionEvent
 from flux.domain.execution import ExecutionState
+from flux.domain.figures import Figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -404,14 +405,6 @@ class Line:
     time_us: int
 
 
-LATE_LINES_US = 1_000_000
-
-
-def lines_are_complete(row: ExecutionRow, now: int) -> bool:
-    """Whether none of its lines is still on its way: they are stored a moment after they were printed."""
-    return row.finished_at is not None and now - row.finished_at >= LATE_LINES_US
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredToken:
     """A token as it is stored: its hash.
@@ -465,6 +458,10 @@ class Catalogue(Protocol):
         Raises:
             CorruptedDatabaseError: An event's bytes are not those that were written.
         """
+        ...
+
+    def figures(self, *, now: int) -> Figures:
+        """What is worth watching; it takes the longer, the more executions there are."""
         ...
 
     def attributes(self, execution_ids: Sequence[str]) -> dict[str, dict[str, str]]:

@@ -9,13 +9,14 @@ import httpx2
 import pytest
 
 from e2e import command
-from flux import ports, serde
+from flux import serde
 from flux.api import lines as api_lines
 from flux.api.application import create_application
 from flux.api.guard import Access
 from flux.api.surroundings import Surroundings
 from flux.domain.execution import ExecutionState
 from flux.engine.children import scheduled
+from flux.observability import lines
 from flux.ports import Line, NewExecution
 from flux.server.news import News
 
@@ -101,7 +102,7 @@ def test_a_stream_of_lines_goes_on_after_the_last_one_seen_and_ends_with_the_exe
         say(app, "order-7", "four")
         got.append(await asyncio.wait_for(coming, 10))
         say(app, "order-7", "five")
-        monkeypatch.setattr(api_lines, "lines_are_complete", lambda row, now: True)
+        monkeypatch.setattr(lines, "are_complete", lambda row, now: True)
         got += [await asyncio.wait_for(anext(stream), 10), await asyncio.wait_for(anext(stream), 10)]
         await news.stop()
         return got
@@ -116,9 +117,9 @@ def test_lines_are_complete_only_when_none_can_be_on_its_way(app, execution):
     row = app.row(execution())
     ended = dataclasses.replace(row, state=ExecutionState.COMPLETED, finished_at=5_000_000)
 
-    assert not ports.lines_are_complete(row, 10**18)
-    assert not ports.lines_are_complete(ended, 5_000_000)
-    assert ports.lines_are_complete(ended, 5_000_000 + ports.LATE_LINES_US)
+    assert not lines.are_complete(row, 10**18)
+    assert not lines.are_complete(ended, 5_000_000)
+    assert lines.are_complete(ended, 5_000_000 + lines.LATE_US)
 
 
 # -- the command line

@@ -11,7 +11,9 @@ import pytest
 
 from e2e import command
 
-PROGRAM = command.HEAD + r"""
+PROGRAM = (
+    command.HEAD
+    + r"""
 import logging, sys
 
 @task
@@ -25,6 +27,7 @@ async def pack(n: int) -> int:
 async def sell(ctx: ExecutionContext[int]) -> int:
     return await pack(ctx.input)
 """
+)
 
 pytestmark = pytest.mark.slow
 

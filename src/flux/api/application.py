@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from flux import __version__
-from flux.api import errors, executions, health, lines, streams, workers, workflows
+from flux.api import errors, executions, health, lines, metrics, streams, workers, workflows
 from flux.api.guard import Access, Guard
 from flux.api.models import Problem
 from flux.api.surroundings import Surroundings
+from flux.observability.metrics import Metrics
 from flux.server.control import Control
 from flux.server.news import News
 
@@ -25,12 +26,14 @@ def create_application(control: Control, *, access: Access, work: Callable[[], N
         access: Who may do what.
         work: Tells the worker of this process, if there is one, that something may be due.
     """
-    news = News(control.store)
+    news, measured = News(control.store), Metrics(control.catalogue, control.clock)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        measured.start()
         yield
         await news.stop()
+        await measured.stop()
 
     app = FastAPI(
         title="Flux",
@@ -42,11 +45,13 @@ def create_application(control: Control, *, access: Access, work: Callable[[], N
         separate_input_output_schemas=False,
     )
     app.state.surroundings = Surroundings(control, news, work)
+    app.state.metrics = measured
     api = APIRouter(prefix="/api", responses=_PROBLEMS)  # type: ignore[arg-type]
     for router in ROUTERS:
         api.include_router(router)
     app.include_router(api)
     app.include_router(health.router)
+    app.include_router(metrics.router)
     errors.install(app)
     app.add_middleware(Guard, access=access)  # The last that is added is the first that is asked.
     return app

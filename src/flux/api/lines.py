@@ -13,8 +13,8 @@ from flux.api import models
 from flux.api.models import ExecutionId
 from flux.api.streams import COMMENT_SECONDS, HEADERS, LastId, message
 from flux.api.surroundings import Here
+from flux.observability import lines
 from flux.ports import Line as StoredLine
-from flux.ports import lines_are_complete
 from flux.server.news import wait
 
 router = APIRouter(prefix="/executions", tags=["lines"])
@@ -60,7 +60,7 @@ async def _lines(here: Here, execution_id: str, after: int) -> AsyncIterator[str
     with here.news.about(execution_id) as changed:
         while not here.news.is_over:
             row = await asyncio.to_thread(control.store.get, execution_id)
-            is_last = row is None or lines_are_complete(row, control.clock.now())  # Asked before the look.
+            is_last = row is None or lines.are_complete(row, control.clock.now())  # Asked before the look.
             found = await asyncio.to_thread(control.catalogue.lines, execution_id, after=after, limit=PAGE)
             for line in found:
                 after = line.id

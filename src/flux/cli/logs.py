@@ -11,7 +11,8 @@ from flux.app import App
 from flux.cli import output
 from flux.cli.executions import IdArgument, _find
 from flux.cli.output import Exit, message
-from flux.ports import Line, lines_are_complete
+from flux.observability import lines
+from flux.ports import Line
 
 PAGE = 1000
 POLL_SECONDS = 0.1
@@ -43,7 +44,7 @@ def _lines(app: App, execution_id: str, *, follow: bool) -> Iterator[Line]:
     """The lines that there are; with `follow`, also those that come until the execution is finished."""
     after, seen = 0, None
     while True:
-        is_last = not follow or lines_are_complete(app.row(execution_id), app.clock.now())  # Asked before the look.
+        is_last = not follow or lines.are_complete(app.row(execution_id), app.clock.now())  # Asked before the look.
         news = app.store.news()
         found = app.catalogue.lines(execution_id, after=after, limit=PAGE) if news != seen else []
         yield from found

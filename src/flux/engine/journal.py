@@ -227,7 +227,14 @@ class Log:
         self._durable = self._answering
         self._flying_bytes = 0
         if append.events and telemetry.attached():
-            telemetry.emit("events.appended", execution_id=self._execution_id, events=append.events)
+            first = self.history.events[0]
+            telemetry.emit(
+                "events.appended",
+                execution_id=self._execution_id,
+                workflow=first.name,
+                begun_us=first.time_us,
+                events=append.events,
+            )
         while self._waiters and self._waiters[0][0] <= self._durable:
             self._waiters.popleft()[1]()
 

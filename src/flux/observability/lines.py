@@ -13,7 +13,7 @@ from flux import telemetry
 from flux.clock import Clock
 from flux.errors import StoreError
 from flux.observability import taps
-from flux.ports import Catalogue, Line, Store
+from flux.ports import Catalogue, ExecutionRow, Line, Store
 
 if TYPE_CHECKING:
     from flux.engine.attempt import Attempt
@@ -26,7 +26,13 @@ LONGEST_BYTES = 8192
 MOST = 10_000  # Of an execution.
 BUFFER_LINES, BUFFER_CHARACTERS = 10_000, 8_000_000
 WARN_SECONDS = 10.0
+LATE_US = 1_000_000
 AT_ONCE = 500  # In one transaction: the engine waits no longer than for these.
+
+
+def are_complete(execution: ExecutionRow, now: int) -> bool:
+    """Whether none of its lines is still on its way: they are stored a moment after they were printed."""
+    return execution.finished_at is not None and now - execution.finished_at >= LATE_US
 
 
 class _Said(NamedTuple):

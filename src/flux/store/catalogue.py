@@ -9,6 +9,7 @@ from typing import Any
 
 from flux.domain.events import ExecutionEvent
 from flux.domain.execution import ExecutionState
+from flux.domain.figures import Figures
 from flux.ports import Change, ExecutionRow, Line, PublishedWorkflow, Search, StoredToken, WorkerRow
 from flux.store.database import Database
 from flux.store.overflow import Overflow
@@ -49,6 +50,13 @@ class SqliteCatalogue:
             page = dataclasses.replace(row, last_seq=min(row.last_seq, after + limit))
             records = cursor.execute(_SQL["read_events"], (row.number, after, page.last_seq))
             return self._overflow.restore_all(history(self._database.path, page, after, records))
+
+    def figures(self, *, now: int) -> Figures:
+        with self._database.read() as cursor:
+            counted = dict(cursor.execute(_SQL["count_states"]).fetchall())
+            oldest, blocked, workers = cursor.execute(_SQL["measure_queue"], {"now": now}).fetchone()
+        states = {state: counted.get(state.value, 0) for state in ExecutionState}
+        return Figures(states=states, blocked=blocked, oldest_due_at=oldest, workers=workers)
 
     def attributes(self, execution_ids: Sequence[str]) -> dict[str, dict[str, str]]:
         found: dict[str, dict[str, str]] = {}

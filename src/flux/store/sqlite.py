@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from flux import telemetry
 from flux.domain.events import ExecutionEvent
 from flux.domain.execution import POISON, POISON_TAKEOVERS, SUSPECT_TAKEOVERS, ExecutionState
 from flux.errors import StoreError
@@ -189,14 +190,18 @@ class SqliteStore:
             self._workers.pop(worker).close()
 
     def rescue(self, *, now: int) -> int:
+        rescued = quarantined = 0
         with self._database.write() as cursor:
-            rescued = 0
             for worker, lease_expires_at in cursor.execute(_SQL["list_workers"]).fetchall():
                 if worker in self._workers:
                     continue  # Whoever asks is alive, whatever its lease says.
                 if lease_expires_at <= now or not is_held(self._life_path(worker)):
-                    rescued += self._quarantine(cursor, worker) + self._forget(cursor, worker)
-            return rescued + cursor.execute(_SQL["release_orphans"]).rowcount
+                    quarantined += self._quarantine(cursor, worker)
+                    rescued += self._forget(cursor, worker)
+            rescued += quarantined + cursor.execute(_SQL["release_orphans"]).rowcount
+        if rescued:
+            telemetry.emit("executions.rescued", executions=rescued, quarantined=quarantined)
+        return rescued
 
     def cached_result(self, key: bytes, *, now: int) -> bytes | None:
         with self._database.read() as cursor:
