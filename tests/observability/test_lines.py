@@ -165,15 +165,22 @@ def test_without_the_setting_a_script_is_left_alone(make_app):
     assert app.catalogue.lines(execution_id, after=0, limit=10) == []
 
 
-def test_two_databases_of_a_process_keep_their_own_lines(make_app):
-    one = make_app("one", keep_output=True)
-    first = run(lambda: print("in one"))
-    other = make_app("other", keep_output=True)
-    second = run(lambda: print("in other"))
+def test_two_databases_of_a_process_keep_their_own_lines_even_of_equal_ids(make_app):
+    @task
+    async def speak(text: str) -> None:
+        print(text)
 
-    assert [each[3] for each in said(one, first)] == ["in one"]
-    assert said(one, second) == said(other, first) == []
-    assert [each[3] for each in said(other, second)] == ["in other"]
+    @workflow
+    async def speaking(ctx: ExecutionContext[str]) -> None:
+        await speak(ctx.input)
+
+    one = make_app("one", keep_output=True)
+    speaking.run("in one", execution_id="same")
+    other = make_app("other", keep_output=True)
+    speaking.run("in other", execution_id="same")
+
+    assert [each[3] for each in said(one, "same")] == ["in one"]
+    assert [each[3] for each in said(other, "same")] == ["in other"]
 
 
 # -- secrets
@@ -296,11 +303,14 @@ def test_closing_stores_the_rest_and_gives_the_streams_back(make_app, workdir):
     app = make_app(keep_output=True)
     app._lines._seconds = 1e6
     execution_id = run(lambda: print("last"))
+    attempt = app._lines._said[0].attempt
+    attempt.is_over = False  # As that of a thread that goes on.
+    app._lines.printed(attempt, "stdout", "half")
     app.close()
 
     assert "write" not in sys.stdout.__dict__
     assert logging.getLogRecordFactory() is factory
-    assert [line.text for line in make_app().catalogue.lines(execution_id, after=0, limit=10)] == ["last"]
+    assert [line.text for line in make_app().catalogue.lines(execution_id, after=0, limit=10)] == ["last", "half"]
 
 
 # -- hard cases

@@ -49,10 +49,10 @@ async def client(app):
             yield client
 
 
-def get(app, path, **parameters):
+def get(app, path, headers=None, **parameters):
     async def ask():
         async with client(app) as http:
-            return await http.get(path, params=parameters)
+            return await http.get(path, params=parameters, headers=headers)
 
     return asyncio.run(ask())
 
@@ -111,6 +111,22 @@ def test_a_stream_of_lines_goes_on_after_the_last_one_seen_and_ends_with_the_exe
 
     assert [part.partition("\n")[0] for part in got] == ["id: 2", "id: 3", "id: 4", "id: 5", "event: end"]
     assert json.loads(got[2].split("data: ")[1])["text"] == "four"
+
+
+def test_a_stream_begins_after_the_last_id_of_the_client(app, execution, monkeypatch):
+    monkeypatch.setattr(lines, "are_complete", lambda row, now: True)
+    execution(texts=["one", "two", "three"])
+    path = "/api/executions/order-7/lines/stream"
+
+    def ids(**asked):
+        answer = get(app, path, **asked)
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert answer.text.endswith("event: end\ndata: {}\n\n")
+        return [part.partition("\n")[0] for part in answer.text.split("\n\n")[:-2]]
+
+    assert ids() == ["id: 1", "id: 2", "id: 3"]
+    assert ids(after=1) == ["id: 2", "id: 3"]
+    assert ids(after=1, headers={"Last-Event-ID": "2"}) == ["id: 3"]
 
 
 def test_lines_are_complete_only_when_none_can_be_on_its_way(app, execution):

@@ -85,9 +85,8 @@ def _tap_stream(stream: TextIO, name: str) -> Callable[[], None]:
     write = stream.write
 
     def heard(text: str) -> int:
-        if (branch := lineage.current()) is not None and sys._getframe(
-            1
-        ).f_code is not _EMIT:  # A record: heard as such.
+        branch = lineage.current()
+        if branch is not None and sys._getframe(1).f_code is not _EMIT:  # A record is heard as such.
             for listener in _listeners:
                 listener.printed(branch.attempt, name, str(text))
         return write(text)
