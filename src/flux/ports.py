@@ -440,8 +440,8 @@ class Catalogue(Protocol):
         """The workers that are registered, the oldest first."""
         ...
 
-    def next_wake(self, workflows: Sequence[str]) -> int | None:
-        """When the next execution of these workflows is due, of those that wait for a time."""
+    def next_wake(self, workflows: Mapping[str, str]) -> int | None:
+        """When the next execution of these workflows is due that waits for a time; of what versions, see a claim."""
         ...
 
     def search(self, search: Search) -> list[ExecutionRow]:

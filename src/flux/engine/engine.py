@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from flux.engine.parts import Parts
 from flux.engine.runner import Runner
 from flux.engine.watch import Watch
 from flux.errors import ExecutionConflictError, ExecutionContextNotFoundError, InvalidInputError, StoreError
-from flux.ports import ExecutionRow, NewExecution
+from flux.ports import Claim, ExecutionRow, NewExecution
 
 MICROSECONDS = 1_000_000
 NEWS_SECONDS = 0.05
@@ -52,7 +52,8 @@ class Engine:
         self._runners: dict[str, list[Runner]] = {}  # In order, as a set of them is not.
         self._owed: list[Runner] = []  # Whose executions could not be given back.
         self._doubtful: dict[str, None] = {}  # Which may be ours: the answer to their claim was an error.
-        self._are_claims_in_doubt = False
+        self._are_claims_in_doubt = self._is_claiming = False
+        self._expected: set[str] = set()  # Which were claimed, and have no runner yet.
         self._lock, self._hosts_lock = threading.Lock(), threading.Lock()
         self._watch = Watch(self._drains)
 
@@ -100,10 +101,8 @@ class Engine:
                 case Asleep() | Superseded():
                     continue
 
-    def claim_ready(
-        self, workflows: Mapping[str, WorkflowDefinition], *, limit: int
-    ) -> dict[str, Coroutine[Any, Any, RunOutcome]]:
-        """Claim executions that are due, of these workflows by name, and give what drives each on this loop.
+    def claim_ready(self, workflows: Mapping[str, WorkflowDefinition], *, limit: int) -> list[Claim]:
+        """Claim executions that are due, of these workflows by name; `take_over` them then (safe from any thread).
 
         Args:
             limit: At most so many.
@@ -113,27 +112,50 @@ class Engine:
         """
         parts, versions = self._parts, {name: workflow.version for name, workflow in workflows.items()}
         worker = parts.lease.acquire()
-        with self._lock:  # So that nobody finds one that is ours and has no runner.
+        with self._lock:
             self._give_back_doubtful(worker)
-            self._are_claims_in_doubt = True  # Until there is an answer.
+            self._are_claims_in_doubt = self._is_claiming = True  # Until there is an answer.
+        claims: list[Claim] = []
+        try:
             claims = parts.store.claim_ready(worker=worker, workflows=versions, now=parts.clock.now(), limit=limit)
             self._are_claims_in_doubt = False
-            claimed = {}
+        finally:
+            with self._lock:
+                self._expected |= {claim.row.execution_id for claim in claims}
+                self._is_claiming = False
+        return claims
+
+    def take_over(
+        self, claims: Iterable[Claim], workflows: Mapping[str, WorkflowDefinition]
+    ) -> dict[str, Coroutine[Any, Any, RunOutcome]]:
+        """What drives each of these executions on this loop, by their ids."""
+        driven = {}
+        with self._lock:
             for claim in claims:
                 row = claim.row
                 runner = self._runner(
                     workflows[row.workflow], row.execution_id, inline=False, fence=row.fence, events=claim.events
                 )
-                self._runners.setdefault(row.execution_id, set()).add(runner)
-                claimed[row.execution_id] = self._drive(runner)
-        return claimed
+                self._runners.setdefault(row.execution_id, []).append(runner)
+                self._expected.discard(row.execution_id)
+                driven[row.execution_id] = self._drive(runner)
+        return driven
+
+    def give_back(self, claims: Iterable[Claim]) -> None:
+        """Free what was claimed, and is not taken over after all."""
+        for execution_id, fence in [(claim.row.execution_id, claim.row.fence) for claim in claims]:
+            try:
+                self._parts.store.release(execution_id, fence=fence)
+            except (StoreError, OSError):
+                self._doubtful.add(execution_id)
+            self._expected.discard(execution_id)
 
     def _give_back_doubtful(self, worker: str) -> None:
         """Free what was claimed, perhaps, by a call that got no answer; the lock is held."""
-        store = self._parts.store
+        store, ours = self._parts.store, self._runners.keys() | self._expected
         if self._are_claims_in_doubt:
             for row in store.list(state=ExecutionState.RUNNING, limit=EVERY):
-                if row.worker == worker and row.execution_id not in self._runners:
+                if row.worker == worker and row.execution_id not in ours:
                     store.release(row.execution_id, fence=row.fence)
 
     def is_acting(self, execution_id: str) -> bool:
@@ -242,6 +264,8 @@ class Engine:
         Returns:
             Whether nobody here runs it: a run that does may be one that was superseded, and not know it yet.
         """
+        if self._is_claiming or execution_id in self._expected:
+            return False  # Its runner is about to be made.
         if any(not runner.done.get_loop().is_closed() for runner in self._runners.get(execution_id, ())):
             return False
         row = self._parts.store.get(execution_id)

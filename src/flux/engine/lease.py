@@ -57,9 +57,13 @@ class Lease:
                 self._start()
             return self.worker
 
-    def is_trusted(self) -> bool:
-        """Whether no other process can have taken over yet."""
-        return self._clock.monotonic() < self._trusted_until and not self._is_draining
+    def is_trusted(self, *, is_finishing: bool = False) -> bool:
+        """Whether an attempt may start: no other process can have taken over yet, and this one is not draining.
+
+        Args:
+            is_finishing: Whether the attempt is part of one that is under way, which a drain lets end.
+        """
+        return self._clock.monotonic() < self._trusted_until and (is_finishing or not self._is_draining)
 
     @contextmanager
     def draining(self) -> Iterator[None]:
@@ -87,6 +91,13 @@ class Lease:
             self.worker, self._trusted_until = "", 0.0
         telemetry.emit("worker.superseded", worker=worker)
         self._lost()
+
+    def retire(self) -> None:
+        """Stop for good: what this process still owned is free at once, and nobody has to find it dead."""
+        self.close()
+        worker, self.worker, self._trusted_until = self.worker, "", 0.0
+        if worker:
+            self._store.remove_worker(worker)
 
     def close(self) -> None:
         """Stop the heartbeat."""

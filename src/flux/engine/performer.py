@@ -177,7 +177,7 @@ class Performer:
             if cached is not None:
                 return Succeeded(serde.decode(cached), cached, may_be_cached=False)
         if not self.parts.lease.is_trusted():
-            await self.until_trusted()
+            await self.until_trusted(call)
         return await attempts.run()
 
     def _performed(self, call: Call, performance: "asyncio.Task[Outcome]") -> None:
@@ -200,9 +200,9 @@ class Performer:
         if call.id in self._running:
             self.log.call_progressed(call, type_, value, detail)
 
-    async def until_trusted(self) -> None:
+    async def until_trusted(self, call: Call) -> None:
         """Another process may have taken over: start nothing until the heartbeat knows."""
-        while not self.parts.lease.is_trusted():
+        while not self.parts.lease.is_trusted(is_finishing=call.attempt is not None):
             await asyncio.sleep(LEASE_POLL_SECONDS)
 
     def count(self, change: int) -> None:
@@ -239,7 +239,7 @@ class _Around:
     async def before_acting(self) -> None:
         if not self._task.pure:
             await self._performer.log.until_durable()
-        await self._performer.until_trusted()
+        await self._performer.until_trusted(self._call)
 
     def begin(self, part: str) -> Attempt:
         return self._performer.log.begin_attempt(self._call, part)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -35,9 +35,9 @@ class SqliteCatalogue:
             counted = dict(cursor.execute(_SQL["count_executions"], _wanted(search)).fetchall())
         return {state: counted.get(state.value, 0) for state in ExecutionState}
 
-    def next_wake(self, workflows: Sequence[str]) -> int | None:
+    def next_wake(self, workflows: Mapping[str, str]) -> int | None:
         with self._database.read() as cursor:
-            wanted = {"workflows": json.dumps(list(workflows))}
+            wanted = {"workflows": json.dumps(dict(workflows))}
             return cursor.execute(_SQL["find_next_wake"], wanted).fetchone()[0]  # type: ignore[no-any-return]
 
     def events(self, execution_id: str, *, after: int, limit: int) -> list[ExecutionEvent]:

@@ -19,13 +19,15 @@ from flux.engine.engine import Engine
 from flux.engine.lease import Lease
 from flux.engine.outcomes import Blocked, RunOutcome
 from flux.errors import StoreError
-from flux.ports import Catalogue, PublishedWorkflow, Store
+from flux.ports import Catalogue, Claim, PublishedWorkflow, Store
+from flux.worker.watch import LoopWatch
 
 logger = logging.getLogger("flux.worker")
 
 MICROSECONDS = 1_000_000
 NEWS_SECONDS = 0.05
 LOOK_SECONDS = 5.0  # Also without news: a clock may have been set, and a lock that was busy is free.
+SHORTEST_SECONDS = 0.001
 PATIENCE_SECONDS = 1.0  # Between two tries of a database that fails.
 DRAIN_POLL_SECONDS = 0.02
 
@@ -87,36 +89,49 @@ class Worker:
         Args:
             once: Return when nothing is due and nothing runs.
         """
+        watch = asyncio.ensure_future(LoopWatch().run())
         try:
             while not self._is_stopping:
                 self._changed.clear()
                 seen = self._news()
-                next_look = self._look()
+                next_look = await self._look()
                 if once and not self._running and self.free and not self._changed.is_set():
                     break
                 await self._until_news(seen, next_look)
         finally:
-            self._is_stopping = True
-            with self._lease.draining():
-                await self._drain()
+            await self._drain()
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
 
-    def _look(self) -> float:
+    def retire(self) -> None:
+        """Say that this process ends now: whatever would not let go is free for others at once."""
+        with contextlib.suppress(StoreError, OSError):
+            self._lease.retire()
+
+    async def _look(self) -> float:
         """Start what is due; returns when to look again, on the clock of this process."""
-        now = self._clock.monotonic()
         try:
-            self._publish()
-            claimed = self._engine.claim_ready(self._workflows, limit=self.free) if self.free else {}
-            for execution_id, work in claimed.items():
-                task = asyncio.ensure_future(self._follow(execution_id, work))
-                self._running[execution_id] = task
-            if claimed and self.free:
-                self.wake()  # There may be more.
-            due_at = self._catalogue.next_wake(list(self._workflows))
-        except StoreError as error:
+            claims, due_at = await asyncio.to_thread(self._claim)  # A disk that stalls must not stall the loop.
+        except (StoreError, OSError) as error:
             logger.warning("the worker cannot look for work: %s", error)
-            return now + PATIENCE_SECONDS
+            return self._clock.monotonic() + PATIENCE_SECONDS
+        if self._is_stopping:
+            await asyncio.to_thread(self._engine.give_back, claims)
+        else:
+            for execution_id, work in self._engine.take_over(claims, self._workflows).items():
+                self._running[execution_id] = asyncio.ensure_future(self._follow(execution_id, work))
         due_in = (due_at - self._clock.now()) / MICROSECONDS if due_at is not None and self.free else LOOK_SECONDS
-        return now + min(max(due_in, 0.001), LOOK_SECONDS)
+        return self._clock.monotonic() + min(max(due_in, SHORTEST_SECONDS), LOOK_SECONDS)
+
+    def _claim(self) -> tuple[list[Claim], int | None]:
+        """What it gets of what is due, and when more will be."""
+        self._publish()
+        claims = self._engine.claim_ready(self._workflows, limit=self.free) if self.free else []
+        versions = {name: workflow.version for name, workflow in self._workflows.items()}
+        try:
+            return claims, self._catalogue.next_wake(versions)
+        except (StoreError, OSError):
+            return claims, None  # What it has claimed must be run.
 
     async def _follow(self, execution_id: str, work: Coroutine[Any, Any, RunOutcome]) -> None:
         whose = {"execution_id": execution_id}
@@ -158,6 +173,9 @@ class Worker:
 
     async def _drain(self) -> None:
         """Let tasks that are in user code end, start none, and give back whatever is left."""
+        self._is_stopping = True
+        self._lease.drain()
+        await asyncio.sleep(0)  # What was cancelled before it has begun would not be given back.
         give_up_at = self._clock.monotonic() + self._grace_seconds
         while self._running and self._clock.monotonic() < give_up_at:
             for execution_id, task in list(self._running.items()):
