@@ -76,9 +76,7 @@ async def settled(app: App, *execution_ids: str) -> list[ExecutionState]:
 
     def states() -> list[ExecutionState]:
         rows = [app.store.get(execution_id) for execution_id in execution_ids]
-        is_settled = [
-            row.state.is_finished or row.state is ExecutionState.PAUSED or row.blocked_reason for row in rows
-        ]
+        is_settled = [row.state.is_finished or row.state is ExecutionState.PAUSED or row.blocked_reason for row in rows]
         return [row.state for row in rows] if all(is_settled) else []
 
     await until(states)

@@ -329,6 +329,21 @@ async def test_a_worker_that_was_taken_for_dead_registers_and_publishes_anew(sit
     assert "worker.superseded" in [name for name, _ in events]
 
 
+async def test_what_was_claimed_and_has_no_runner_yet_is_not_taken_for_forgotten(site):
+    app = site.app()
+    id_ = start(app, gated, 1)
+    gate.open.set()
+    served = {"gated": gated.definition}
+    claims = await asyncio.to_thread(app.engine.claim_ready, served, limit=1)
+    other = asyncio.ensure_future(app.engine.run(gated.definition, id_))  # As a parent runs its child.
+    await asyncio.sleep(0.05)
+    assert app.row(id_).fence == 1
+    await app.engine.take_over(claims, served)[id_]
+
+    assert (await other).output == 1
+    assert gate.entered == [1]
+
+
 # -- stopping
 
 
@@ -350,9 +365,14 @@ async def test_a_worker_that_stops_lets_tasks_end_and_claims_nothing_more(site):
     assert "TASK_COMPLETED" in [event.type.value for event in app.store.events(running)]
 
 
+@task.with_options(pure=True)
+async def look(who):
+    await gate.pass_through(who)
+
+
 @workflow
 async def twice(ctx):
-    return [await through(1), await through(2)]
+    return [await through(1), await look(2)]
 
 
 async def test_a_worker_that_stops_starts_no_further_task(site):

@@ -141,15 +141,6 @@ class Engine:
                 driven[row.execution_id] = self._drive(runner)
         return driven
 
-    def give_back(self, claims: Iterable[Claim]) -> None:
-        """Free what was claimed, and is not taken over after all."""
-        for execution_id, fence in [(claim.row.execution_id, claim.row.fence) for claim in claims]:
-            try:
-                self._parts.store.release(execution_id, fence=fence)
-            except (StoreError, OSError):
-                self._doubtful.add(execution_id)
-            self._expected.discard(execution_id)
-
     def _give_back_doubtful(self, worker: str) -> None:
         """Free what was claimed, perhaps, by a call that got no answer; the lock is held."""
         store, ours = self._parts.store, self._runners.keys() | self._expected

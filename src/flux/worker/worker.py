@@ -81,6 +81,7 @@ class Worker:
     def stop(self) -> None:
         """Claim nothing more; `run` returns when what runs has ended, or was given back."""
         self._is_stopping = True
+        self._lease.drain()
         self.wake()
 
     async def run(self, *, once: bool = False) -> None:
@@ -115,11 +116,8 @@ class Worker:
         except (StoreError, OSError) as error:
             logger.warning("the worker cannot look for work: %s", error)
             return self._clock.monotonic() + PATIENCE_SECONDS
-        if self._is_stopping:
-            await asyncio.to_thread(self._engine.give_back, claims)
-        else:
-            for execution_id, work in self._engine.take_over(claims, self._workflows).items():
-                self._running[execution_id] = asyncio.ensure_future(self._follow(execution_id, work))
+        for execution_id, work in self._engine.take_over(claims, self._workflows).items():
+            self._running[execution_id] = asyncio.ensure_future(self._follow(execution_id, work))
         due_in = (due_at - self._clock.now()) / MICROSECONDS if due_at is not None and self.free else LOOK_SECONDS
         return self._clock.monotonic() + min(max(due_in, SHORTEST_SECONDS), LOOK_SECONDS)
 
@@ -174,7 +172,8 @@ class Worker:
     async def _drain(self) -> None:
         """Let tasks that are in user code end, start none, and give back whatever is left."""
         self._is_stopping = True
-        self._lease.drain()
+        if self._running:
+            self._lease.drain()
         await asyncio.sleep(0)  # What was cancelled before it has begun would not be given back.
         give_up_at = self._clock.monotonic() + self._grace_seconds
         while self._running and self._clock.monotonic() < give_up_at:
