@@ -2,15 +2,18 @@
 
 import asyncio
 import ipaddress
+import json
 import logging
 import os
+import shlex
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -25,8 +28,10 @@ if TYPE_CHECKING:
     from flux.worker.worker import Worker
 
 PORT = 7600
-GRACE_SECONDS = 30.0
+GRACE_SECONDS, DEV_GRACE_SECONDS = 30.0, 1.0
+END_SECONDS, RELEASE_SECONDS = 1.5, 0.4  # After the grace, for the end itself; of that, for a last write.
 RELOAD_SECONDS = 0.3
+CHANGED = "changed"
 STREAMS_END_SECONDS = 2
 
 logger = logging.getLogger("flux.serve")
@@ -49,6 +54,7 @@ def dev(
     reload: Annotated[bool, typer.Option("--reload/--no-reload", help="Start anew when a file changes.")] = True,
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
+    load_only: Annotated[bool, typer.Option("--load-only", hidden=True)] = False,
 ) -> int:
     """Serve workflows on this machine: the API and a worker in one process, anew whenever a file changes.
 
@@ -60,13 +66,11 @@ def dev(
     """
     _log(log_format, log_level)
     served = _load(files)
-    app = composition.current()
-    watched = _sources(served) if reload else {}
-    stopped = asyncio.run(_serve(app, served, address=(host, port), grace_seconds=1.0, watched=watched))
-    if stopped == "changed":
-        composition.close_all()
-        os.execv(sys.executable, [sys.executable, "-m", "flux", *sys.argv[1:]])  # noqa: S606 - this very command.
-    return Exit.OK
+    if load_only:
+        return Exit.OK
+    stop = _Stop(DEV_GRACE_SECONDS)
+    watched = _Watched(files) if reload else None
+    return _until_stopped(stop, _serve(served, stop, address=(host, port), watched=watched))
 
 
 def server(
@@ -86,8 +90,8 @@ def server(
       flux server --port 7600
     """
     _log(log_format, log_level)
-    asyncio.run(_serve(composition.current(), _load(files or []), address=(host, port), has_worker=False))
-    return Exit.OK
+    served, stop = _load(files or []), _Stop(0)
+    return _until_stopped(stop, _serve(served, stop, address=(host, port), has_worker=False))
 
 
 def worker(
@@ -108,12 +112,8 @@ def worker(
       flux worker orders.py reports.monthly --concurrency 20
     """
     _log(log_format, log_level)
-    asyncio.run(
-        _serve(
-            composition.current(), _load(files), concurrency=concurrency, grace_seconds=grace, once=once, address=None
-        )
-    )
-    return Exit.OK
+    served, stop = _load(files), _Stop(grace)
+    return _until_stopped(stop, _serve(served, stop, address=None, concurrency=concurrency, once=once))
 
 
 # -- what is said
@@ -162,99 +162,157 @@ def _load(files: Sequence[str]) -> list[WorkflowDefinition]:
     return [definition for _, definition in found.values()]
 
 
-def _sources(served: Sequence[WorkflowDefinition]) -> dict[Path, float]:
-    """The files of the working directory that are loaded, and when they were changed."""
-    del served
-    here, sources = Path.cwd(), {}
-    for module in list(sys.modules.values()):
-        file = getattr(module, "__file__", None)
-        if file is not None and Path(file).is_relative_to(here) and "site-packages" not in file:
-            with suppress(OSError):
-                sources[Path(file)] = Path(file).stat().st_mtime
-    return sources
-
-
 # -- serving
 
 
+def _until_stopped(stop: "_Stop", serving: Coroutine[Any, Any, None]) -> int:
+    asyncio.run(serving)
+    stop.release()
+    if stop.why == CHANGED:
+        composition.close_all()
+        _start_anew()
+    return stop.code
+
+
 async def _serve(
-    app: App,
     served: Sequence[WorkflowDefinition],
+    stop: "_Stop",
     *,
     address: tuple[str, int] | None,
     has_worker: bool = True,
     concurrency: int = 100,
-    grace_seconds: float = GRACE_SECONDS,
     once: bool = False,
-    watched: dict[Path, float] | None = None,
-) -> str:
-    """Serve until a signal comes, or a watched file changes; returns which."""
+    watched: "_Watched | None" = None,
+) -> None:
+    """Serve until a signal comes, or a watched file changes."""
+    app = composition.current()
     if has_worker:
         app.keep_output()
-    running = app.worker(served, concurrency=concurrency, grace_seconds=grace_seconds) if has_worker else None
+    running = app.worker(served, concurrency=concurrency, grace_seconds=stop.grace_seconds) if has_worker else None
     http = _http_server(app, served, address, running) if address is not None else None
-    stop = _Stop()
     rescuer = app.rescuer()
     rescuer.start()
-    with stop.on_signals():
+    with stop.on_signals(running):
         parts = [asyncio.ensure_future(http.serve())] if http is not None else []
         if running is not None:
             message(f"serving {', '.join(workflow.name for workflow in served)}")
             parts.append(asyncio.ensure_future(running.run(once=once)))
-        if watched:
-            parts.append(asyncio.ensure_future(_watch(watched, stop)))
+        if address is not None and address[1] and served:
+            message(f"try it:  {_example(served[0], address)}")
+        watching = [asyncio.ensure_future(watched.until_changed(stop))] if watched is not None else []
         stopping = asyncio.ensure_future(stop.wait())
         await asyncio.wait([stopping, *parts], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
+        for each in (stopping, *watching):
+            each.cancel()
         if running is not None:
             running.stop()
         if http is not None:
             http.should_exit = True
-        if watched:
-            parts.pop().cancel()
         await asyncio.gather(*parts)
     await rescuer.stop()
-    return stop.why
 
 
-async def _watch(watched: dict[Path, float], stop: "_Stop") -> None:
-    """Stop when a file has changed, and can be compiled."""
-    while True:
-        await asyncio.sleep(RELOAD_SECONDS)
-        for path, changed_at in watched.items():
-            with suppress(OSError):
-                now = path.stat().st_mtime
-                if now == changed_at:
-                    continue
-                watched[path] = now
-                try:
-                    compile(path.read_text("utf-8"), str(path), "exec")
-                except (SyntaxError, ValueError) as error:
-                    message(f"not loaded anew: {path.name}: {error}")
-                    break
-                message(f"{path.name} has changed")
-                stop.now("changed")
+def _example(workflow: WorkflowDefinition, address: tuple[str, int]) -> str:
+    """A command that starts an execution."""
+    from flux.server.schemas import published
+
+    kind = json.loads(published(workflow).input_schema or "{}").get("type")
+    examples = {"string": "World", "integer": 1, "number": 1.5, "boolean": True, "array": [], "object": {}}
+    body = json.dumps({"input": examples.get(kind)})
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    url = f"http://{host}:{address[1]}/api/workflows/{workflow.name}/executions?wait=30"
+    return shlex.join(["curl", "-X", "POST", url, "-H", "Content-Type: application/json", "-d", body])
+
+
+class _Watched:
+    """The files of the working directory that are loaded.
+
+    Args:
+        files: What the command line named.
+    """
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self._files = files
+        here = Path.cwd()
+        loaded = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+        paths = {Path(file) for file in loaded if file} | {Path(file).resolve() for file in files}
+        self._changed_at = {path: _changed_at(path) for path in paths if _is_own(path, here)}
+
+    async def until_changed(self, stop: "_Stop") -> None:
+        """Stop when one has changed, and everything can be loaded; what cannot leaves the old code serving."""
+        while True:
+            await asyncio.sleep(RELOAD_SECONDS)
+            changed = [path for path, before in self._changed_at.items() if _changed_at(path) != before]
+            if not changed:
+                continue
+            self._changed_at |= {path: _changed_at(path) for path in changed}
+            command = [*_THIS, "dev", "--load-only", "--", *self._files]
+            loading = await asyncio.create_subprocess_exec(*command)
+            if await loading.wait() == 0:
+                message(f"{changed[0].name} has changed")
+                stop.now(CHANGED)
                 return
+            message("the code from before goes on being served")
+
+
+def _changed_at(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _is_own(path: Path, here: Path) -> bool:
+    return path.suffix == ".py" and path.is_relative_to(here) and "site-packages" not in path.parts
 
 
 class _Stop:
-    """Waits for a signal; a second one ends the process at once."""
+    """Waits for a signal; a second one ends the process at once, and so does time.
 
-    def __init__(self) -> None:
-        self.why = ""
+    Args:
+        grace_seconds: How long tasks may go on.
+    """
+
+    def __init__(self, grace_seconds: float) -> None:
+        self.grace_seconds = grace_seconds
+        self.why, self.code = "", Exit.OK
         self._event = asyncio.Event()
+        self._worker: Worker | None = None
 
     async def wait(self) -> None:
         await self._event.wait()
 
     def now(self, why: str) -> None:
+        """Stop, for this reason."""
         if self.why:
             os._exit(Exit.INTERRUPTED)
         self.why = why
+        self.code = Exit.INTERRUPTED if why == signal.SIGINT.name else Exit.OK
+        if self._worker is not None:
+            self._worker.stop()  # Before anything else runs on this loop.
+        last = threading.Timer(self.grace_seconds + END_SECONDS, self._end)
+        last.daemon = True
+        last.start()
         self._event.set()
 
+    def release(self) -> None:
+        """Let others have, at once, what could not be given back."""
+        if self._worker is not None:
+            self._worker.retire()
+
+    def _end(self) -> None:
+        """End, although some task does not: a thread cannot be stopped, and a database may hang."""
+        releasing = threading.Thread(target=self.release, daemon=True)
+        releasing.start()
+        releasing.join(RELEASE_SECONDS)
+        if self.why == CHANGED:
+            _start_anew()
+        os._exit(self.code)
+
     @contextmanager
-    def on_signals(self) -> Iterator[None]:
+    def on_signals(self, worker: "Worker | None") -> Iterator[None]:
+        """Stop on SIGINT and SIGTERM, and tell this worker."""
+        self._worker = worker
         loop, signals = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
         for each in signals:
             loop.add_signal_handler(each, self.now, each.name)
@@ -263,6 +321,13 @@ class _Stop:
         finally:
             for each in signals:
                 loop.remove_signal_handler(each)
+
+
+_THIS = (sys.executable, "-m", "flux")
+
+
+def _start_anew() -> NoReturn:
+    os.execv(sys.executable, [*_THIS, *sys.argv[1:]])  # noqa: S606 - this very command.
 
 
 # -- HTTP
