@@ -368,6 +368,7 @@ class Search:
     state: ExecutionState | None = None
     is_blocked: bool | None = None
     id_prefix: str = ""
+    parent_id: str | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
     created_from: int | None = None
     created_to: int | None = None

@@ -239,7 +239,7 @@ def test_a_database_of_an_older_schema_is_refused_not_changed(project):
     done = run(project, "check", "orders.py")
 
     assert done.returncode == 2
-    assert "has schema 1 of 2" in done.stderr
+    assert "has schema 1 of " in done.stderr
     assert content(project) == before
 
 

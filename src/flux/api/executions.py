@@ -64,6 +64,7 @@ class Filter:
     state: Annotated[ExecutionState | None, Query()] = None
     blocked: Annotated[bool | None, Query(description="Whether no worker can run them.")] = None
     id_prefix: Annotated[str, Query(max_length=255)] = ""
+    parent_id: Annotated[str | None, Query(max_length=255, description="Only the children of this one.")] = None
     attribute: Annotated[list[Attribute] | None, Query(description="name=value; several must all hold.")] = None
     created_from: Annotated[datetime | None, Query()] = None
     created_to: Annotated[datetime | None, Query()] = None
@@ -79,6 +80,7 @@ class Filter:
             state=self.state,
             is_blocked=self.blocked,
             id_prefix=self.id_prefix,
+            parent_id=self.parent_id,
             attributes=_attributes(self.attribute),
             created_from=_microseconds(self.created_from),
             created_to=_microseconds(self.created_to),

@@ -42,7 +42,9 @@ class Execution(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     wake_at: datetime | None = Field(description="When its next timer is due.")
+    location: str = Field(description="The file or module of its code, where it was started.")
     parent_id: str | None
+    parent_call: str | None = Field(description="The call of the parent that it is.")
     forked_from: str | None
     last_seq: int = Field(description="The number of its last event.")
     attributes: dict[str, str]
@@ -122,7 +124,9 @@ def _fields(row: ExecutionRow, attributes: dict[str, str]) -> dict[str, Any]:
         "started_at": moment(row.started_at),
         "finished_at": moment(row.finished_at),
         "wake_at": moment(row.wake_at),
+        "location": row.location,
         "parent_id": row.parent_id,
+        "parent_call": row.parent_call,
         "forked_from": row.forked_from,
         "last_seq": row.last_seq,
         "attributes": attributes,

@@ -11,12 +11,13 @@ import typer
 
 from flux.app import App
 from flux.cli import loading, output
-from flux.cli.executions import SEARCHED, opened
 from flux.cli.output import CommandError, Exit, command
+from flux.cli.places import opened
 from flux.domain.execution import ExecutionState
 from flux.ports import ExecutionRow, Store
 from flux.workflow import Workflow
 
+EVERY = 1_000_000
 _COMPATIBLE, _DIVERGENT, _NOT_CHECKED = "compatible", "divergent", "not checked"
 
 
@@ -102,7 +103,7 @@ def _opened_to_read() -> App | None:
 def _unfinished(store: Store) -> Iterable[ExecutionRow]:
     """The executions under way; asked for twice, lest one that is being run slips from one state to another unseen."""
     states = [state for state in ExecutionState if not state.is_finished] * 2
-    rows = (row for state in states for row in store.list(state=state, limit=SEARCHED))
+    rows = (row for state in states for row in store.list(state=state, limit=EVERY))
     return {row.execution_id: row for row in rows}.values()
 
 

@@ -9,6 +9,7 @@ from flux.app import App
 from flux.cli import live, output
 from flux.cli.details import answers, run_command
 from flux.cli.output import EXIT_OF_STATE, Exit, command, duration, error_text, message
+from flux.cli.places import Reads
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
 from flux.ports import ExecutionRow
@@ -40,10 +41,10 @@ def drive(
         message(f"interrupted: continue with  {again}" if is_recorded else "interrupted: nothing was recorded yet")
         return Exit.INTERRUPTED
     took = "" if rests else f" in {duration((time.monotonic() - began) * 1e6)}"
-    return report(app, context, took=took, as_json=as_json)
+    return report(app.store, context, took=took, as_json=as_json)
 
 
-def report(app: App, context: ExecutionContext[Any], *, took: str, as_json: bool) -> Exit:
+def report(reads: Reads, context: ExecutionContext[Any], *, took: str, as_json: bool) -> Exit:
     """Print an execution that came to rest: the output to stdout, what there is to say about it to stderr."""
     failed = context.state is ExecutionState.FAILED
     shown = serde.to_display(context.output)
@@ -55,7 +56,7 @@ def report(app: App, context: ExecutionContext[Any], *, took: str, as_json: bool
             message(f"completed {title}{took}", style="good")
         case ExecutionState.PAUSED:
             message(f"paused {title}{took}", style="waiting")
-            for what, how in answers(app.store, context.execution_id, context.events):
+            for what, how in answers(reads, context.execution_id, context.events):
                 message(f"it waits for {what.removeprefix('pause ')}: answer with  {how}")
         case ExecutionState.FAILED:
             message(f"failed {title}{took}: {error_text(shown, 500)}", style="bad")
@@ -70,10 +71,18 @@ def report(app: App, context: ExecutionContext[Any], *, took: str, as_json: bool
     return EXIT_OF_STATE.get(context.state, Exit.FAILED)
 
 
-def report_sent(row: ExecutionRow, *, as_json: bool) -> Exit:
+def report_blocked(row: ExecutionRow) -> Exit:
+    """Say that no worker can run an execution."""
+    message(f"blocked {row.workflow} {row.execution_id}: {row.blocked_reason}", style="bad")
+    return Exit.FAILED
+
+
+def report_sent(row: ExecutionRow, *, as_json: bool, is_local: bool = True) -> Exit:
     """Say that something was sent to an execution that is not run on here."""
     if row.state is ExecutionState.RUNNING:
         message(f"sent to {row.workflow} {row.execution_id}: the process that runs it delivers it", style="good")
+    elif not is_local:
+        message(f"sent to {row.workflow} {row.execution_id}: a worker delivers it", style="good")
     else:
         message(f"sent to {row.workflow} {row.execution_id}: run it on with  {run_command(row)}", style="good")
     if as_json:

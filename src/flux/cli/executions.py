@@ -1,21 +1,22 @@
-"""`flux executions`: list and show what is recorded; answer, signal and cancel it."""
+"""`flux executions`: list and show what is recorded; answer, signal and cancel it, here or at a server."""
 
+import re
 import sys
-from contextlib import suppress
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
 
-from flux import app as composition
-from flux.app import App
 from flux.cli import completion, details, inputs, loading, output
 from flux.cli.output import CommandError, Exit, command, duration, message
+from flux.cli.places import Local, Place, Reads, place
 from flux.cli.run import JsonOption
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
-from flux.errors import FluxError, StoreError
-from flux.ports import ExecutionRow
+from flux.errors import FluxError
+from flux.ports import ExecutionRow, Search
 from flux.settings import load
 from flux.workflow import Workflow
 
@@ -33,7 +34,7 @@ FileOption = Annotated[
 ]
 NoRunOption = Annotated[bool, typer.Option("--no-run", help="Only send it; whoever runs the execution delivers it.")]
 SHORTEST_PREFIX = 4
-SEARCHED = 1_000_000
+NEAR, MANY = 1000, 6  # Ids among which a likely one is looked for; executions of which so many are named.
 
 
 @executions.command("list")
@@ -42,6 +43,14 @@ def list_(
     state: Annotated[
         str | None,
         typer.Option("--state", metavar="STATE", help="Only in this state.", autocompletion=lambda: _STATES),
+    ] = None,
+    attribute: Annotated[
+        list[str] | None, typer.Option("--attribute", metavar="NAME=VALUE", help="With this attribute; repeatable.")
+    ] = None,
+    blocked: Annotated[bool, typer.Option("--blocked", help="Only those that no worker can run.")] = False,
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="TIME", help="Created since 30m, 12h, 7d, or a date."),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, metavar="N", help="At most so many.")] = 50,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line.")] = False,
@@ -52,18 +61,26 @@ def list_(
     Examples:
       flux executions list --workflow checkout --state failed
       flux executions list --json --limit 1000
+      flux executions list --attribute customer=42 --since 7d
     """
-    wanted = _state(state)
-    app = opened()
-    rows = _rows(app, workflow, wanted, limit) if app is not None else []
+    here = place()
+    search = Search(
+        workflow=workflow,
+        state=_state(state),
+        is_blocked=True if blocked else None,
+        attributes=_attributes(attribute or []),
+        created_from=_since(since, here.now()) if since is not None and here is not None else None,
+        limit=limit,
+    )
+    rows = here.search(search) if here is not None else []
     if as_json:
         for row in rows:
             output.data_json(_summary(row), indent=None)
     elif rows:
-        _print_table(rows, app.clock.now() if app is not None else 0)
-    elif app is None:
+        _print_table(rows, here.now() if here is not None else 0)
+    elif here is None:
         message(f"there is no database {load().database} yet: start an execution with  {command('run', 'FILE')}")
-    elif workflow or state:
+    elif search != Search(limit=limit):
         message("no executions like that: see all with  " + command("executions", "list"))
     else:
         message("no executions yet: start one with  " + command("run", "FILE"))
@@ -83,14 +100,14 @@ def show(
       flux executions show order-7
       flux executions show 01a1fdb9d981 --json
     """
-    app, row = _find(execution_id)
-    events = app.store.events(row.execution_id)
+    here, row = find(execution_id)
+    events = here.reads.events(row.execution_id)
     if as_json:
-        output.data_json(details.as_data(app.store, row, events))
+        output.data_json(details.as_data(here.reads, row, events))
         return Exit.OK
     from flux.cli.report import print_execution
 
-    print_execution(app.store, row, events, now_us=app.clock.now(), show_all=show_all)
+    print_execution(here.reads, row, events, now_us=here.now(), show_all=show_all)
     return Exit.OK
 
 
@@ -111,8 +128,10 @@ def export(
     from flux import files
     from flux.domain.exported import export_history
 
-    app, row = _find(execution_id)
-    text = export_history(app.engine.context(row))
+    here, row = find(execution_id)
+    if not isinstance(here, Local):
+        raise CommandError("a history is exported where its database is: leave --server out there", Exit.USAGE)
+    text = export_history(here.app.engine.context(row))
     if to is None:
         output.data_of_json(text.rstrip("\n"))
     else:
@@ -145,12 +164,13 @@ def resume(
       flux executions resume order-7 yes
       flux executions resume order-7 '{"approved": true}' --name approval
     """
-    app, row = _find(execution_id)
-    _check_pause(app, row, name)
-    root = _root(app, row)
-    workflow = None if no_run else _workflow_of(root, file, so=", so nothing was sent")
-    app.send_resume(row.execution_id, _value(value), workflow=row.workflow, name=name)
-    return _run_on(app, app.row(root.execution_id), workflow, file, as_json=as_json)
+    here, row = find(execution_id)
+    _check_pause(here.reads, row, name)
+    root = _root(here.reads, row)
+    is_run_here = isinstance(here, Local) and not no_run
+    workflow = workflow_of(root, file, so=", so nothing was sent") if is_run_here else None
+    here.resume(row, _value(value), name)
+    return _run_on(here, root.execution_id, workflow, file, no_run=no_run, as_json=as_json)
 
 
 @executions.command()
@@ -174,9 +194,10 @@ def signal(
       flux executions signal order-7 paid 30
       flux executions signal order-7 paid 30 --no-run
     """
-    app, row = _find(execution_id)
-    app.send_signal(row.execution_id, name, _value(value))
-    return _run_on_if_free(app, row.execution_id, file, no_run=no_run, as_json=as_json)
+    here, row = find(execution_id)
+    here.signal(row, name, _value(value))
+    is_sent_only = no_run or not isinstance(here, Local)  # Nobody knows whether it goes on for that.
+    return run_on_if_free(here, row.execution_id, file, no_run=is_sent_only, as_json=as_json)
 
 
 @executions.command()
@@ -189,17 +210,22 @@ def cancel(
     Example:
       flux executions cancel order-7
     """
-    app, row = _find(execution_id)
-    app.send_cancel(row.execution_id)
-    code = _run_on_if_free(app, row.execution_id, file, no_run=no_run, as_json=as_json)
-    return Exit.OK if app.row(row.execution_id).state is ExecutionState.CANCELLED else code
+    here, row = find(execution_id)
+    here.cancel(row)
+    code = run_on_if_free(here, row.execution_id, file, no_run=no_run, as_json=as_json)
+    return Exit.OK if _row(here.reads, row.execution_id).state is ExecutionState.CANCELLED else code
 
 
-def _root(app: App, row: ExecutionRow) -> ExecutionRow:
+def _root(reads: Reads, row: ExecutionRow) -> ExecutionRow:
     """The execution that runs this one: itself, or the one whose child, or child's child, it is."""
-    while row.parent_id is not None and (parent := app.get(row.parent_id)) is not None and not parent.state.is_finished:
+    while row.parent_id is not None and (parent := reads.get(row.parent_id)) and not parent.state.is_finished:
         row = parent
     return row
+
+
+def _row(reads: Reads, execution_id: str) -> ExecutionRow:
+    row = reads.get(execution_id)
+    return row if row is not None else _unknown(execution_id, "it was there a moment ago")
 
 
 def _value(text: str | None) -> Any:
@@ -211,26 +237,41 @@ def _value(text: str | None) -> Any:
     return value
 
 
-def _run_on_if_free(app: App, execution_id: str, file: str | None, *, no_run: bool, as_json: bool) -> Exit:
+def run_on_if_free(here: Place, execution_id: str, file: str | None, *, no_run: bool, as_json: bool) -> Exit:
     """Run an execution on that was sent something, unless another process does or its code is not to be found."""
-    row, workflow = _root(app, app.row(execution_id)), None
-    if not no_run and row.state is not ExecutionState.RUNNING:
+    row, workflow = _root(here.reads, _row(here.reads, execution_id)), None
+    if not no_run and isinstance(here, Local) and row.state is not ExecutionState.RUNNING:
         try:
-            workflow = _workflow_of(row, file)
+            workflow = workflow_of(row, file)
         except (CommandError, FluxError) as error:
             message(f"it was sent, but the execution cannot be run on here: {error}")
-    return _run_on(app, row, workflow, file, as_json=as_json)
+    return _run_on(here, row.execution_id, workflow, file, no_run=no_run, as_json=as_json)
 
 
 def _run_on(
-    app: App, row: ExecutionRow, workflow: Workflow[Any, Any] | None, file: str | None, *, as_json: bool
+    here: Place,
+    execution_id: str,
+    workflow: Workflow[Any, Any] | None,
+    file: str | None,
+    *,
+    no_run: bool,
+    as_json: bool,
 ) -> Exit:
-    from flux.cli.driving import drive, report_sent
+    from flux.cli.driving import drive, report, report_blocked, report_sent
+    from flux.cli.remote import Remote
 
-    if workflow is None:
-        return report_sent(row, as_json=as_json)
+    if not no_run and isinstance(here, Remote):
+        row = here.settled(execution_id)
+        if row.blocked_reason is not None:
+            return report_blocked(row)
+        events = here.reads.events(execution_id)
+        context: ExecutionContext[Any] = ExecutionContext(execution_id, row.workflow, events, row.state)
+        return report(here.reads, context, took="", as_json=as_json)
+    row = _row(here.reads, execution_id)
+    if workflow is None or not isinstance(here, Local):
+        return report_sent(row, as_json=as_json, is_local=isinstance(here, Local))
     again = command("run", file or f"{details.source_of(row)}:{row.workflow}", "--id", row.execution_id)
-    definition = workflow.definition
+    app, definition = here.app, workflow.definition
 
     def work() -> ExecutionContext[Any]:
         return app.run_on(definition, row.execution_id)
@@ -254,60 +295,67 @@ def _state(text: str | None) -> ExecutionState | None:
         ) from None
 
 
-def opened() -> App | None:
-    """The app, unless there is no database yet: looking must not make one."""
+def _attributes(given: list[str]) -> dict[str, str]:
+    pairs = [each.partition("=") for each in given]
+    for name, equals, _ in pairs:
+        if not name or not equals:
+            raise CommandError(f"the attribute {name!r} has no value: write --attribute NAME=VALUE", Exit.USAGE)
+    return {name: value for name, _, value in pairs}
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+def _since(text: str, now_us: int) -> int:
+    """A time, or so long ago, in microseconds."""
+    ago = re.fullmatch(r"(\d{1,9})([smhdw])", text)
+    if ago:
+        return now_us - int(ago[1]) * _UNITS[ago[2]] * 1_000_000
     try:
-        is_there = load().database.exists()
-    except OSError:
-        is_there = True  # It cannot be known: opening it says why.
-    return composition.current() if is_there else None
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise CommandError(
+            f"{text!r} is no time: write 30m, 12h or 7d, or a date or a time, as in 2026-02-01T09:00", Exit.USAGE
+        ) from None
+    return round((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1_000_000)
 
 
-def _rows(app: App, workflow: str | None, state: ExecutionState | None, limit: int) -> list[ExecutionRow]:
-    """The rows, after those of dead processes were rescued: nobody runs what says RUNNING otherwise."""
-    with suppress(StoreError):
-        app.store.rescue(now=app.clock.now())
-    return app.store.list(workflow=workflow, state=state, limit=limit)
-
-
-def _find(text: str) -> tuple[App, ExecutionRow]:
+def find(text: str) -> tuple[Place, ExecutionRow]:
     """The execution of this id, or the only one whose id begins so.
 
     Raises:
         CommandError: There is none, or several.
     """
-    app = opened()
-    if app is None:
+    here = place()
+    if here is None:
         _unknown(text, f"there is no database {load().database} yet")
-    with suppress(StoreError):
-        app.store.rescue(now=app.clock.now())
-    row = app.get(text)
+    row = here.reads.get(text)
     if row is not None:
-        return app, row
+        return here, row
     if len(text) < SHORTEST_PREFIX:
         _unknown(text, f"and to abbreviate an id, give {SHORTEST_PREFIX} characters or more")
-    every = app.store.list(limit=SEARCHED)
-    found = [row for row in every if row.execution_id.startswith(text)]
+    found = here.search(Search(id_prefix=text, limit=MANY))
     if not found:
-        near = loading.did_you_mean(text, [row.execution_id for row in every[:1000]]).removeprefix("; ")
-        _unknown(text, near or f"{command('executions', 'list')} lists those that there are")
+        near = loading.did_you_mean(text, [row.execution_id for row in here.search(Search(limit=NEAR))])
+        _unknown(text, near.removeprefix("; ") or f"{command('executions', 'list')} lists those that there are")
     if len(found) > 1:
-        ids = ", ".join(row.execution_id for row in found[:5]) + (", …" if len(found) > 5 else "")
-        raise CommandError(f"{len(found)} executions begin with {text!r}: give more of the id ({ids})", Exit.USAGE)
-    return app, found[0]
+        ids = ", ".join(row.execution_id for row in found[: MANY - 1])
+        several, more = (len(found), "") if len(found) < MANY else ("several", ", …")
+        raise CommandError(f"{several} executions begin with {text!r}: give more of the id ({ids}{more})", Exit.USAGE)
+    return here, found[0]
 
 
 def _unknown(text: str, hint: str) -> NoReturn:
     raise CommandError(f"there is no execution {text!r}: {hint}", Exit.NOT_FOUND)
 
 
-def _check_pause(app: App, row: ExecutionRow, name: str | None) -> None:
+def _check_pause(reads: Reads, row: ExecutionRow, name: str | None) -> None:
     """Refuse what cannot be resumed before its code is loaded; `send_resume` has the last word."""
     if row.state.is_finished:
         raise CommandError(
             f"execution {row.execution_id} is {row.state} and waits for nothing: start a new one instead", Exit.USAGE
         )
-    names = [pause.name for pause in app.store.pauses(row.execution_id)]
+    names = [pause.name for pause in reads.pauses(row.execution_id)]
     if name is not None and names and name not in names:
         raise CommandError(
             f"execution {row.execution_id} has no open pause {name!r}: open is {', '.join(map(repr, names))}"
@@ -323,7 +371,7 @@ def _check_pause(app: App, row: ExecutionRow, name: str | None) -> None:
         )
 
 
-def _workflow_of(row: ExecutionRow, file: str | None, *, so: str = "") -> Workflow[Any, Any]:
+def workflow_of(row: ExecutionRow, file: str | None, *, so: str = "") -> Workflow[Any, Any]:
     """The code of an execution, found where it was when it started, unless `file` says otherwise.
 
     Args:
@@ -360,7 +408,7 @@ def _summary(row: ExecutionRow) -> dict[str, Any]:
     }
 
 
-def _print_table(rows: list[ExecutionRow], now_us: int) -> None:
+def _print_table(rows: Sequence[ExecutionRow], now_us: int) -> None:
     from flux.cli.report import print_table
 
     table = []

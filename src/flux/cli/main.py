@@ -18,9 +18,12 @@ from flux.cli.executions import executions
 from flux.cli.lint import lint_files
 from flux.cli.logs import logs
 from flux.cli.output import CommandError, Exit, PipeClosed
+from flux.cli.retrying import fork, retry, why
 from flux.cli.run import run
 from flux.cli.secrets import secrets
 from flux.cli.serve import dev, server, worker
+from flux.cli.workers import workers
+from flux.cli.workflows import workflows
 from flux.errors import ExecutionConflictError, FluxError, InvalidValueError, NotFoundError
 
 # Plain help: rich would take a fifth of a second to draw boxes around it.
@@ -37,13 +40,23 @@ application.command("lint")(lint_files)
 application.command()(dev)
 application.command()(server)
 application.command()(worker)
-executions.command()(logs)
+for each in (retry, fork, why, logs):
+    executions.command()(each)
 application.add_typer(executions, name="executions")
 application.add_typer(secrets, name="secrets")
+application.add_typer(workflows, name="workflows")
+application.add_typer(workers, name="workers")
 
 _is_verbose = False
+_REMOTE = ("executions", "workflows", "workers")  # The commands that can ask a server.
 _NEGATIVE = re.compile(r"-\.?\d")
-_ANYWHERE = {"-v": False, "--verbose": False, "--database": True}  # Whether a value follows.
+_ANYWHERE = {
+    "-v": False,
+    "--verbose": False,
+    "--database": True,
+    "--server": True,
+    "--token": True,
+}  # Whether a value follows.
 
 
 def _print_version(value: bool) -> None:
@@ -54,8 +67,15 @@ def _print_version(value: bool) -> None:
 
 @application.callback()
 def _options(
+    context: typer.Context,
     database: Annotated[
         Path | None, typer.Option("--database", metavar="PATH", help="The SQLite database [default: .flux/flux.db].")
+    ] = None,
+    server: Annotated[
+        str | None, typer.Option("--server", metavar="URL", help="Ask this server, not a database [FLUX_SERVER].")
+    ] = None,
+    token: Annotated[
+        str | None, typer.Option("--token", metavar="TOKEN", help="For the server; better set FLUX_TOKEN.")
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show tracebacks of Flux's own errors.")] = False,
     version: Annotated[
@@ -70,8 +90,8 @@ def _options(
       flux executions list
       flux executions show ID
 
-    --database and --verbose may stand anywhere. Exit codes: 0 ok, 1 failed, 2 usage, 3 not found, 4 paused,
-    130 interrupted.
+    --database, --server, --token and --verbose may stand anywhere. Exit codes: 0 ok, 1 failed, 2 usage,
+    3 not found, 4 paused, 130 interrupted.
     """
     del version
     global _is_verbose  # noqa: PLW0603 - for the printer of errors, which runs when the options are gone.
@@ -79,6 +99,24 @@ def _options(
     if database is not None:
         os.environ["FLUX_DATABASE"] = str(database.absolute())
         output.named_database[:] = [str(database)]
+        os.environ.pop("FLUX_SERVER", None)
+    if server is not None:
+        _check_server(context.invoked_subcommand, database)
+        os.environ["FLUX_SERVER"] = server
+        output.named_server[:] = [server]
+    if token is not None:
+        os.environ["FLUX_TOKEN"] = token
+
+
+def _check_server(subcommand: str | None, database: Path | None) -> None:
+    if database is not None:
+        raise CommandError("--database and --server are two places: name one of them", Exit.USAGE)
+    if subcommand not in _REMOTE:
+        raise CommandError(
+            f"--server is not for {subcommand}, which works on this machine: leave it out, or use one of "
+            f"{', '.join(_REMOTE)}",
+            Exit.USAGE,
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -149,12 +149,14 @@ def _write(stream: TextIO | None, text: str) -> None:
 
 
 def command(*words: str) -> str:
-    """A command of ours to copy; it names the database that was named on this command line."""
-    where = ("--database", named_database[0]) if named_database else ()
+    """A command of ours to copy; it names the database or the server that was named on this command line."""
+    where = (*(("--database", named_database[0]) if named_database else ()),)
+    where += ("--server", named_server[0]) if named_server else ()
     return shlex.join(["flux", *where, *words])
 
 
 named_database: list[str] = []  # By --database on this command line; at most one.
+named_server: list[str] = []  # By --server.
 
 
 def error_text(shown: Any, limit: int = 0) -> str:

@@ -8,8 +8,8 @@ import typer
 
 from flux import app as composition
 from flux.cli import completion, loading, output
-from flux.cli.executions import opened
 from flux.cli.output import CommandError, Exit, command, duration, message
+from flux.cli.places import opened
 from flux.cli.run import JsonOption
 from flux.settings import load
 
