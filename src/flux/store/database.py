@@ -140,12 +140,14 @@ class Database:
     def read(self) -> Iterator[sqlite3.Cursor]:
         """A cursor that cannot write, for this thread alone.  Not to be asked for inside a write transaction."""
         generation, reader = self._borrow_reader()
+        cursor = reader.cursor()
         try:
-            yield reader.cursor()
+            yield cursor
         except sqlite3.Error as error:
             generation = -1
             raise self._explain(error) from error
         finally:
+            cursor.close()  # What is left of a query would hold the next reader to an old state.
             if generation == self._generation:
                 self._readers.append((generation, reader))
             else:
