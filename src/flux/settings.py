@@ -41,6 +41,8 @@ class Settings:
         store_patience_seconds: How long a failing disk is tried before the error is shown.
         history_limit_events: An execution with a longer history fails; from 10,000 on it is warned of.
         guard_bodies: Refuse what a body would do to files, sockets and processes.
+        max_body_bytes: The largest body of a request that a server takes.
+        server_names: Under which a server may be addressed besides its own, separated by commas.
         replay_each_step: Replay the body after every step, to prove that it can be (tests).
         keep_output: Keep what tasks print and log of runs in this process, too, as servers do of theirs.
         log_format: Of what servers and workers log.
@@ -54,6 +56,8 @@ class Settings:
     store_patience_seconds: float = 30.0
     history_limit_events: int = 500_000
     guard_bodies: bool = True
+    max_body_bytes: int = 4 * 1024 * 1024
+    server_names: str = ""
     replay_each_step: bool = False
     keep_output: bool = False
     log_format: LogFormat = LogFormat.TEXT
@@ -122,10 +126,17 @@ def _count(value: Any) -> int:
     return count
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
 _READERS: dict[type, Callable[[Any], Any]] = {
     float: _seconds,
     int: _count,
     bool: _switch,
+    str: _text,
     type(Path()): Path,
     LogFormat: lambda value: LogFormat(str(value).lower()),
     LogLevel: lambda value: LogLevel(str(value).lower()),
@@ -134,6 +145,7 @@ _WANTED: dict[type, str] = {
     float: "a number of seconds from 0",
     int: "a whole number from 1",
     bool: "true or false",
+    str: "a text",
     type(Path()): "a path",
     LogFormat: "text or json",
     LogLevel: "debug, info, warning or error",

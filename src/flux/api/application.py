@@ -6,25 +6,42 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter, FastAPI
 
 from flux import __version__
-from flux.api import errors, executions, health, lines, metrics, streams, workers, workflows
+from flux.api import errors, executions, health, lines, metrics, secrets, streams, tokens, workers, workflows
 from flux.api.guard import Access, Guard
 from flux.api.models import Problem
 from flux.api.surroundings import Surroundings
 from flux.observability.metrics import Metrics
+from flux.secret_managers import SecretManager
 from flux.server.control import Control
 from flux.server.news import News
 
-ROUTERS = (workflows.router, executions.router, executions.of_many, streams.router, lines.router, workers.router)
+ROUTERS = (
+    workflows.router,
+    executions.router,
+    executions.of_many,
+    streams.router,
+    lines.router,
+    workers.router,
+    tokens.router,
+    secrets.router,
+)
 _PROBLEMS = {status: {"model": Problem} for status in (400, 401, 403, 404, 409, 413, 422, 429, 503)}
 
 
-def create_application(control: Control, *, access: Access, work: Callable[[], None] = lambda: None) -> FastAPI:
+def create_application(
+    control: Control,
+    *,
+    access: Access,
+    work: Callable[[], None] = lambda: None,
+    keeper: Callable[[], SecretManager] | None = None,
+) -> FastAPI:
     """The API as an ASGI application, which can be mounted into another one.
 
     Args:
         control: The use cases.
         access: Who may do what.
         work: Tells the worker of this process, if there is one, that something may be due.
+        keeper: What keeps secrets; asked for when one is needed.
     """
     news, measured = News(control.store), Metrics(control.catalogue, control.clock)
 
@@ -42,9 +59,10 @@ def create_application(control: Control, *, access: Access, work: Callable[[], N
         openapi_url="/api/openapi.json",
         docs_url=None,  # They load scripts from elsewhere.
         redoc_url=None,
+        redirect_slashes=False,  # A path has one spelling.
         separate_input_output_schemas=False,
     )
-    app.state.surroundings = Surroundings(control, news, work)
+    app.state.surroundings = Surroundings(control, news, work, keeper)
     app.state.metrics = measured
     api = APIRouter(prefix="/api", responses=_PROBLEMS)  # type: ignore[arg-type]
     for router in ROUTERS:

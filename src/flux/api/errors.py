@@ -27,6 +27,14 @@ _STATUS: tuple[tuple[type[FluxError], int], ...] = (
 )
 
 
+class RefusedError(Exception):
+    """A request is not let in; it carries the answer."""
+
+    def __init__(self, status: int, kind: str, message: str, hint: str = "", **headers: str) -> None:
+        super().__init__(message)
+        self.answer = problem(status, kind, message, hint, **headers)
+
+
 def problem(status: int, kind: str, message: str, hint: str = "", **headers: str) -> JSONResponse:
     """An error as an answer."""
     return JSONResponse({"type": kind, "message": message, "hint": hint}, status, headers=headers)
@@ -37,7 +45,6 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(FluxError, _flux_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _fault)
 
 
 def problem_of(error: FluxError) -> Problem:
@@ -69,6 +76,7 @@ async def _http_error(_: Request, error: Any) -> JSONResponse:
     return problem(error.status_code, "HTTPError", str(error.detail), hint, **(error.headers or {}))
 
 
-async def _fault(_: Request, error: Any) -> JSONResponse:
+def fault(error: Exception) -> JSONResponse:
+    """An error of ours that nobody foresaw: the log has it, and the client is told no more."""
     logger.error("a request failed", exc_info=error)
     return problem(500, "InternalError", "the server failed", "its log has the traceback")

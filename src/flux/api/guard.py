@@ -4,46 +4,37 @@ One layer on the raw path, with a short list of what is open; what it does not k
 protection: any page in a browser can reach it, so the host and the origin are checked for all methods.
 """
 
-import hashlib
-import hmac
-from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from flux.api import errors
-from flux.clock import Clock
-from flux.ports import StoredToken
+from flux.api import errors, receiving
+from flux.api.access import READING, Access, Caller, Gate, Limits
+from flux.api.errors import RefusedError
+from flux.api.subscribers import Subscribers
+from flux.errors import FluxError
+
+__all__ = ["Access", "Guard", "Limits"]
+
+logger = logging.getLogger("flux.api")
 
 OPEN = frozenset({"/healthz", "/readyz"})
-ROLES = ("viewer", "operator", "admin")
-_READING = frozenset({"GET", "HEAD"})
-_METHODS = _READING | {"POST", "PUT", "DELETE"}
-_ADMINS = ("/api/tokens", "/api/secrets")
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """Who may do what.
-
-    Args:
-        hosts: Names by which the server may be addressed, without ports, in lower case.
-        find: Finds a token by its hash.
-        clock: Tells whether it has expired.
-        is_open: Whether no token is needed: the server listens on loopback only.
-    """
-
-    hosts: Collection[str]
-    find: Callable[[bytes], StoredToken | None]
-    clock: Clock
-    is_open: bool
-    origins: Collection[str] = field(default_factory=frozenset)
-
-
-def digest(token: str) -> bytes:
-    """What is stored of a token."""
-    return hashlib.sha256(token.encode()).digest()
+SLICE = 64 * 1024
+_METHODS = READING | {"POST", "PUT", "DELETE"}
+_ONCE = frozenset(
+    "host authorization origin content-type content-length content-encoding transfer-encoding sec-fetch-site".split()
+)
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+)
 
 
 class Guard:
@@ -56,65 +47,168 @@ class Guard:
 
     def __init__(self, app: ASGIApp, *, access: Access) -> None:
         self._app, self._access = app, access
+        self._gate = Gate(access)
+        self._subscribers = Subscribers(access.limits, self._gate.holds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
-            return
-        if scope["type"] != "http":
-            return  # There are no web sockets.
-        headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        answer = self._refusal(scope["method"], scope["path"], headers)
-        if answer is not None:
-            await answer(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._request(scope, receive, _Answer(scope, send))
         else:
-            await self._app(scope, receive, send)
+            await send({"type": "websocket.close", "code": 1008})  # There are none.
 
-    def _refusal(self, method: str, path: str, headers: dict[str, str]) -> ASGIApp | None:
-        access = self._access
-        if _host_of(headers.get("host", "")) not in access.hosts:
-            return errors.problem(400, "UnknownHost", "the server is not known by this name", "use its own address")
+    async def _request(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        headers: dict[str, str] = {}
+        is_received = False
+        try:
+            headers = _headers(scope)
+            caller = self._admitted(scope, headers)
+            body = b""
+            if receiving.is_announced(headers):
+                body = await receiving.whole(receive, headers, self._access.limits)
+            is_received = True
+            await self._pass_on(scope, receiving.replayed(body, receive), answer, caller)
+        except receiving.ClientGoneError:
+            return
+        except RefusedError as refused:
+            await _refuse(refused.answer, scope, receive, answer, None if is_received else headers)
+        except Exception as error:  # The boundary of every route.
+            if answer.has_started:
+                raise
+            known = errors.of(error) if isinstance(error, FluxError) else errors.fault(error)
+            await _refuse(known, scope, receive, answer, None if is_received else headers)
+
+    async def _pass_on(self, scope: Scope, receive: Receive, answer: "_Answer", caller: Caller) -> None:
+        """Run the route; an event stream is counted, and ends when its token does."""
+        try:
+            async with asyncio.timeout(None) as end:
+                answer.on_stream = lambda: self._subscribers.enter(caller, end)
+                await self._app(scope, receive, answer)
+        except TimeoutError:
+            if not end.expired():
+                raise
+            await answer({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._subscribers.leave(end)
+
+    def _admitted(self, scope: Scope, headers: Mapping[str, str]) -> Caller:
+        """By whom a request is sent that may go on.
+
+        Raises:
+            RefusedError: It may not.
+        """
+        method, path = scope["method"], _path(scope)
+        if not self._is_known(_host_of(headers.get("host", ""))):
+            raise RefusedError(400, "UnknownHost", "the server is not known by this name", "use its own address")
+        if not path.startswith("/"):
+            raise RefusedError(400, "InvalidRequest", "the path does not begin with /", "send the path only")
+        address = (scope.get("client") or ("",))[0]
+        if self._access.is_open or (path in OPEN and method in READING):
+            caller = Caller(f"address {address}", None)
+        else:
+            caller = self._gate.caller(headers.get("authorization", ""), address, method, path)
+        self._check_kind(method, headers)
+        return caller
+
+    def _check_kind(self, method: str, headers: Mapping[str, str]) -> None:
         if method not in _METHODS:
-            return errors.problem(405, "HTTPError", "Method Not Allowed")
-        if method not in _READING:
-            if not self._is_same_origin(headers):
-                return errors.problem(403, "ForeignOrigin", "another site's page sent this", "send it yourself")
-            if not _is_json(headers):
-                return errors.problem(415, "UnsupportedMediaType", "the body is not JSON", "send application/json")
-        if path in OPEN or access.is_open:
-            return None
-        return self._unauthorised(method, path, headers)
+            raise RefusedError(405, "HTTPError", "Method Not Allowed")
+        if method in READING:
+            if receiving.is_announced(headers):
+                raise RefusedError(400, "InvalidRequest", f"{method} has no body", "put it into the query")
+            return
+        if not self._is_same_origin(headers):
+            raise RefusedError(403, "ForeignOrigin", "another site's page sent this", "send it yourself")
+        if not _is_json(headers) and (receiving.is_announced(headers) or "x-flux" not in headers):
+            hint = "send  Content-Type: application/json, or without a body  X-Flux: 1"
+            raise RefusedError(415, "UnsupportedMediaType", "it does not say that it is JSON", hint)
 
-    def _is_same_origin(self, headers: dict[str, str]) -> bool:
+    def _is_known(self, host: str) -> bool:
+        return host in self._access.hosts or (self._access.any_address and _is_address(host))
+
+    def _is_same_origin(self, headers: Mapping[str, str]) -> bool:
         site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+        if origin is not None and origin in self._access.origins:
+            return True
         if site is not None and site not in {"same-origin", "none"}:
             return False
-        return origin is None or urlsplit(origin).netloc == headers.get("host") or origin in self._access.origins
-
-    def _unauthorised(self, method: str, path: str, headers: dict[str, str]) -> ASGIApp | None:
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        hashed = digest(token.strip())
-        known = self._access.find(hashed) if scheme.lower() == "bearer" else None
-        is_valid = known is not None and hmac.compare_digest(known.digest, hashed) and not self._has_expired(known)
-        if known is None or not is_valid:
-            hint = "'flux tokens create NAME' makes one; send it as  Authorization: Bearer TOKEN"
-            return errors.problem(
-                401, "Unauthorised", "a valid token is needed", hint, **{"WWW-Authenticate": "Bearer"}
-            )
-        needed = _role_for(method, path)
-        if ROLES.index(known.role) < ROLES.index(needed):
-            return errors.problem(403, "Forbidden", f"the token is of a {known.role}, and this needs an {needed}")
-        return None
-
-    def _has_expired(self, token: StoredToken) -> bool:
-        return token.expires_at is not None and token.expires_at <= self._access.clock.now()
+        return origin is None or urlsplit(origin).netloc == headers.get("host")
 
 
-def _role_for(method: str, path: str) -> str:
-    if any(path == prefix or path.startswith(f"{prefix}/") for prefix in _ADMINS):
-        return "admin"
-    return "viewer" if method in _READING else "operator"
+class _Answer:
+    """Sends an answer: with the headers that each has, and in slices, so that little waits for a slow client."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._send = send
+        self._is_api = _path(scope).startswith("/api")
+        self.has_started = False
+        self.on_stream: Any = None
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await self._start(message)
+            return
+        body = message.get("body", b"")
+        for begin in range(0, len(body) - SLICE, SLICE):
+            await self._send({**message, "body": body[begin : begin + SLICE], "more_body": True})
+        rest = (len(body) - 1) // SLICE * SLICE if body else 0
+        await self._send({**message, "body": body[rest:]})
+
+    async def _start(self, message: Message) -> None:
+        headers = [*message.get("headers", ()), *_HEADERS]
+        given = {name.lower(): value for name, value in headers}
+        if given.get(b"content-type", b"").startswith(b"text/event-stream") and self.on_stream is not None:
+            self.on_stream()
+        if self._is_api and b"cache-control" not in given:
+            headers.append((b"cache-control", b"no-store"))
+        self.has_started = True
+        await self._send({**message, "headers": headers})
+
+
+async def _refuse(
+    refusal: ASGIApp, scope: Scope, receive: Receive, answer: _Answer, unread: Mapping[str, str] | None
+) -> None:
+    """Answer a request; if its body was not read, `unread` are its headers, and the connection is closed."""
+    if unread is not None and (receiving.is_announced(unread) or not unread):
+        await refusal(scope, receive, _closing(receive, answer, unread))
+    else:
+        await refusal(scope, receive, answer)
+
+
+def _closing(receive: Receive, answer: _Answer, headers: Mapping[str, str]) -> Send:
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            await answer({**message, "headers": [*message["headers"], (b"connection", b"close")]})
+            return
+        await answer({**message, "more_body": True})
+        await receiving.linger(receive, headers)
+        await answer({"type": "http.response.body", "body": b"", "more_body": False})
+
+    return send
+
+
+def _headers(scope: Scope) -> dict[str, str]:
+    """The headers by name; those that decide something come once.
+
+    Raises:
+        RefusedError: One of them comes twice.
+    """
+    headers: dict[str, str] = {}
+    for raw, value in scope["headers"]:
+        name = raw.decode("latin-1").lower()
+        if name in _ONCE and name in headers:
+            raise RefusedError(400, "InvalidRequest", f"the header {name} comes twice", "send it once")
+        headers[name] = value.decode("latin-1")
+    return headers
+
+
+def _path(scope: Scope) -> str:
+    """The path as the routes see it: below where the application is mounted."""
+    path: str = scope["path"]
+    root = scope.get("root_path", "")
+    return path[len(root) :] if root and (path == root or path.startswith(f"{root}/")) else path
 
 
 def _host_of(header: str) -> str:
@@ -127,7 +221,13 @@ def _host_of(header: str) -> str:
     return (parts.hostname or "") if is_name else ""
 
 
-def _is_json(headers: dict[str, str]) -> bool:
-    if headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers:
-        return True
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_json(headers: Mapping[str, str]) -> bool:
     return headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"

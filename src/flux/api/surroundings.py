@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from flux.domain.execution import ExecutionState
 from flux.ports import ExecutionRow
+from flux.secret_managers import SecretManager
 from flux.server.control import Control
 from flux.server.news import News, wait
 
@@ -21,11 +22,13 @@ class Surroundings:
         control: The use cases.
         news: Tells of changes.
         work: Tells the worker of this process, if there is one, that something may be due.
+        secrets: What keeps secrets.
     """
 
     control: Control
     news: News
     work: Callable[[], None] = lambda: None
+    secrets: Callable[[], SecretManager] | None = None
 
     async def until_settled(self, execution_id: str, seconds: float) -> ExecutionRow:
         """The execution, when it is finished or paused, or when so much time has passed.

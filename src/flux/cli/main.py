@@ -22,6 +22,7 @@ from flux.cli.retrying import fork, retry, why
 from flux.cli.run import run
 from flux.cli.secrets import secrets
 from flux.cli.serve import dev, server, worker
+from flux.cli.tokens import tokens
 from flux.cli.workers import workers
 from flux.cli.workflows import workflows
 from flux.errors import ExecutionConflictError, FluxError, InvalidValueError, NotFoundError
@@ -46,6 +47,7 @@ application.add_typer(executions, name="executions")
 application.add_typer(secrets, name="secrets")
 application.add_typer(workflows, name="workflows")
 application.add_typer(workers, name="workers")
+application.add_typer(tokens, name="tokens")
 
 _is_verbose = False
 _REMOTE = ("executions", "workflows", "workers")  # The commands that can ask a server.

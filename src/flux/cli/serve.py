@@ -25,6 +25,7 @@ from flux.domain.definitions import WorkflowDefinition
 from flux.settings import load
 
 if TYPE_CHECKING:
+    from flux.api.listening import HttpServer
     from flux.worker.worker import Worker
 
 PORT = 7600
@@ -32,7 +33,6 @@ GRACE_SECONDS, DEV_GRACE_SECONDS = 30.0, 1.0
 END_SECONDS, RELEASE_SECONDS = 1.5, 0.4  # After the grace, for the end itself; of that, for a last write.
 RELOAD_SECONDS = 0.3
 CHANGED = "changed"
-STREAMS_END_SECONDS = 2
 
 logger = logging.getLogger("flux.serve")
 
@@ -207,7 +207,7 @@ async def _serve(
         if running is not None:
             running.stop()
         if http is not None:
-            http.should_exit = True
+            http.stop()
         await asyncio.gather(*parts)
     await rescuer.stop()
 
@@ -335,9 +335,10 @@ def _start_anew() -> NoReturn:
 
 def _http_server(
     app: App, served: Sequence[WorkflowDefinition], address: tuple[str, int], running: "Worker | None"
-) -> Any:
+) -> "HttpServer":
     from flux.api.application import create_application
-    from flux.api.guard import Access
+    from flux.api.guard import Access, Limits
+    from flux.api.listening import HttpServer
 
     host, port = address
     is_local = _is_loopback(host)
@@ -348,41 +349,20 @@ def _http_server(
             Exit.USAGE,
         )
     bound = _bound(host, port)
-    names = {"localhost", "127.0.0.1", "::1"} if is_local else {host, socket.gethostname().lower(), "localhost"}
-    access = Access(hosts=frozenset(names), find=app.catalogue.find_token, clock=app.clock, is_open=is_local)
+    own = {"localhost", "127.0.0.1", "::1"} if is_local else {host.lower(), socket.gethostname().lower(), "localhost"}
+    others = {name.strip().lower() for name in app.settings.server_names.split(",")}
+    access = Access(
+        hosts=frozenset(own | others) - {""},
+        find=app.catalogue.find_token,
+        clock=app.clock,
+        is_open=is_local,
+        any_address=host in {"0.0.0.0", "::"},  # noqa: S104 - it is what is asked for.
+        limits=Limits(body_bytes=app.settings.max_body_bytes),
+    )
     work = running.wake if running is not None else lambda: None
-    application = create_application(app.control(served), access=access, work=work)
+    application = create_application(app.control(served), access=access, work=work, keeper=lambda: app.secrets)
     message(f"listening on http://{host}:{bound.getsockname()[1]}")
-    return _Http(application, bound)
-
-
-class _Http:
-    """uvicorn, on a socket of ours, without its signal handlers."""
-
-    def __init__(self, application: Any, bound: socket.socket) -> None:
-        import uvicorn
-
-        config = uvicorn.Config(
-            application,
-            log_level="warning",
-            access_log=False,
-            lifespan="on",
-            server_header=False,
-            timeout_graceful_shutdown=STREAMS_END_SECONDS,
-        )
-        self._server: uvicorn.Server = uvicorn.Server(config)
-        self._socket = bound
-
-    @property
-    def should_exit(self) -> bool:
-        return self._server.should_exit
-
-    @should_exit.setter
-    def should_exit(self, value: bool) -> None:
-        self._server.should_exit = value
-
-    async def serve(self) -> None:
-        await self._server._serve([self._socket])  # `serve` would take the signals.
+    return HttpServer(application, bound)
 
 
 def _bound(host: str, port: int) -> socket.socket:

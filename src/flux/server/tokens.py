@@ -1,0 +1,46 @@
+"""Tokens: long and random, shown once, and stored as a hash."""
+
+import hashlib
+import secrets
+
+from flux.clock import Clock
+from flux.errors import ExecutionConflictError, InvalidValueError, NotFoundError
+from flux.ports import Catalogue, StoredToken
+
+ROLES = ("viewer", "operator", "admin")
+BITS, PREFIX = 256, "flux_"
+
+
+def digest(token: str) -> bytes:
+    """What is stored of a token."""
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
+def create(
+    catalogue: Catalogue, clock: Clock, name: str, *, role: str, expires_in_seconds: float | None
+) -> tuple[StoredToken, str]:
+    """Make a token: what is stored of it, and its text, which is not.
+
+    Raises:
+        InvalidValueError: The name does not fit.
+        ExecutionConflictError: It is taken.
+    """
+    if not (0 < len(name) <= 100 and name.isprintable() and name == name.strip()):
+        raise InvalidValueError("the name of a token has 1 to 100 printable characters: choose another one")
+    text = PREFIX + secrets.token_urlsafe(BITS // 8)
+    now = clock.now()
+    expires_at = None if expires_in_seconds is None else now + round(expires_in_seconds * 1_000_000)
+    token = StoredToken(name=name, digest=digest(text), role=role, created_at=now, expires_at=expires_at)
+    if not catalogue.add_token(token):
+        raise ExecutionConflictError(f"there is a token {name!r} already: revoke it first, or choose another name")
+    return token, text
+
+
+def revoke(catalogue: Catalogue, name: str) -> None:
+    """Revoke a token.
+
+    Raises:
+        NotFoundError: There is none of that name.
+    """
+    if not catalogue.delete_token(name):
+        raise NotFoundError(f"there is no token {name!r}: 'flux tokens list' names them")
