@@ -1,4 +1,4 @@
-"""One server for the tests of a module."""
+"""What the tests of the server may ask for."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +9,7 @@ import flux.app
 from flux.app import App
 from flux.settings import Settings
 from server import workflows
+from server.hostile import Harmed
 from server.kit import Served
 
 
@@ -26,3 +27,10 @@ def served(app: App, request: pytest.FixtureRequest) -> Iterator[Served]:
     """A server that has the workflows loaded, and one that knows them from what the worker has published."""
     with Served(app, workflows.ALL, has_code=request.param) as served:
         yield served
+
+
+@pytest.fixture
+def harmed(tmp_path: Path) -> Iterator[Harmed]:
+    made = Harmed(tmp_path / "state")
+    yield made
+    made.close()

@@ -69,6 +69,8 @@ class Guard:
             if receiving.is_announced(headers):
                 body = await receiving.whole(receive, headers, self._access.limits)
             is_received = True
+            if body:
+                receiving.check(body)
             await self._pass_on(scope, receiving.replayed(body, receive), answer, caller)
         except receiving.ClientGoneError:
             return

@@ -5,6 +5,7 @@ import socket
 import time
 from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -15,12 +16,29 @@ CONNECTIONS = 1000
 HEADER_SECONDS = 10.0
 STALLED_SECONDS = 10.0
 KEEP_ALIVE_SECONDS = 5
+PIECES = 10_000
 STREAMS_END_SECONDS = 2
 _FULL_BODY = b'{"type":"TooManyConnections","message":"the server has too many connections","hint":"try again later"}'
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\nConnection: close\r\n"
     b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nContent-Length: %d\r\n\r\n%b"
 ) % (len(_FULL_BODY), _FULL_BODY)
+
+
+class _Counted(h11.Connection):
+    """HTTP, but a body in more pieces than anybody needs is an error: each piece costs as much as a large one."""
+
+    _pieces = 0
+
+    def next_event(self) -> Any:
+        event = super().next_event()
+        if isinstance(event, h11.Data):
+            self._pieces += 1
+            if self._pieces > PIECES:
+                raise h11.RemoteProtocolError("too many pieces")
+        elif isinstance(event, h11.Request):
+            self._pieces = 0
+        return event
 
 
 class Connection(H11Protocol):
@@ -36,6 +54,7 @@ class Connection(H11Protocol):
             transport.write(_FULL)
             transport.close()
             return
+        self.conn = _Counted(h11.SERVER)
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -44,7 +63,10 @@ class Connection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         before = self.cycle
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except h11.LocalProtocolError:  # It was answered already, and goes on with what is no HTTP.
+            self.transport.abort()
         if self.cycle is not before:
             self._asks_since = None
         elif self._asks_since is None and (self.cycle is None or self.cycle.response_complete):

@@ -31,7 +31,7 @@ async def whole(receive: Receive, headers: Mapping[str, str], limits: Limits) ->
     """The body.
 
     Raises:
-        RefusedError: It is too large, too slow, encoded, or no JSON that can be taken.
+        RefusedError: It is too large, too slow, or encoded.
         ClientGoneError: The client has closed the connection.
     """
     _check_size(headers, limits.body_bytes)
@@ -51,8 +51,6 @@ async def whole(receive: Receive, headers: Mapping[str, str], limits: Limits) ->
         raise RefusedError(
             408, "TooSlow", f"the body did not arrive within {limits.body_seconds:g} s", "send it faster, or less of it"
         ) from None
-    if body:
-        check(body)
     return bytes(body)
 
 
