@@ -185,12 +185,19 @@ class Harmed:
 @contextlib.contextmanager
 def listening(application: Any) -> Iterator[int]:
     """Serve an application on a port of this machine, in a thread of its own."""
+    with serving(application) as (port, _):
+        yield port
+
+
+@contextlib.contextmanager
+def serving(application: Any) -> Iterator[tuple[int, HttpServer]]:
+    """The same, with the server."""
     bound = socket.create_server(("127.0.0.1", 0))
     server = HttpServer(application, bound)
     thread = threading.Thread(target=lambda: asyncio.run(server.serve()), daemon=True)
     thread.start()
     try:
-        yield bound.getsockname()[1]
+        yield bound.getsockname()[1], server
     finally:
         server.stop()
         thread.join(10)

@@ -31,7 +31,7 @@ class Limits:
     """
 
     body_bytes: int = 4 * 1024 * 1024
-    body_seconds: float = 10.0
+    body_seconds: float = 9.5
     failures_each: int = 10
     failures: int = 100
     streams_each: int = 10
