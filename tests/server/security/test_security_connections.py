@@ -11,7 +11,7 @@ import pytest
 
 from flux.api import listening as http
 from flux.api.guard import Limits
-from server.hostile import connected, listening, raw, read_all, serving
+from server.security.hostile import connected, listening, raw, read_all, serving
 
 FULL = os.environ.get("FLUX_FULL_SIZE") == "1"
 JSON_BODY = ("Content-Type: application/json", "Content-Length: 1000")

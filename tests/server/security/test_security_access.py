@@ -7,7 +7,7 @@ import pytest
 
 from flux.api import access, guard
 from flux.api.guard import Limits
-from server.hostile import Clock, Harmed, asked, connected, listening, raw, read_all, scope
+from server.security.hostile import Clock, Harmed, asked, connected, listening, raw, read_all, scope
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW")
 OPEN = {"/healthz", "/readyz"}

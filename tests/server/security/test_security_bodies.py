@@ -13,7 +13,7 @@ import pytest
 
 from flux.api import receiving
 from flux.api.guard import Limits
-from server.hostile import connected, listening, raw, read_all
+from server.security.hostile import connected, listening, raw, read_all
 
 START = "/api/workflows/doubling/executions"
 RESUME = "/api/executions/mine/resume"

@@ -135,7 +135,7 @@ class Harmed:
         made = tokens.create(self.app.catalogue, self.app.clock, name, role=role, expires_in_seconds=expires_in_seconds)
         return made[1]
 
-    def application(self, *, is_open: bool, limits: Limits = LOOSE, **more: Any) -> Any:
+    def application(self, *, is_open: bool, limits: Limits = LOOSE, control: Any = None, **more: Any) -> Any:
         access = Access(
             hosts=frozenset({"127.0.0.1", "localhost"}),
             find=self.app.catalogue.find_token,
@@ -144,7 +144,7 @@ class Harmed:
             limits=limits,
             **more,
         )
-        control = self.app.control([doubling.definition])
+        control = control or self.app.control([doubling.definition])
         return create_application(control, access=access, keeper=lambda: self.app.secrets)
 
     def ask(
