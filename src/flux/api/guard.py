@@ -8,6 +8,7 @@ import asyncio
 import ipaddress
 import logging
 from collections.abc import Mapping
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -111,18 +112,18 @@ class Guard:
             caller = Caller(f"address {address}", None)
         else:
             caller = self._gate.caller(headers.get("authorization", ""), address, method, path)
-        self._check_kind(method, headers)
+        self._check_kind(method, path, headers)
         return caller
 
-    def _check_kind(self, method: str, headers: Mapping[str, str]) -> None:
+    def _check_kind(self, method: str, path: str, headers: Mapping[str, str]) -> None:
         if method not in _METHODS:
             raise RefusedError(405, "HTTPError", "Method Not Allowed")
+        if (method not in READING or path.startswith("/api")) and not self._is_same_origin(headers):
+            raise RefusedError(403, "ForeignOrigin", "another site's page sent this", "send it yourself")
         if method in READING:
             if receiving.is_announced(headers):
                 raise RefusedError(400, "InvalidRequest", f"{method} has no body", "put it into the query")
             return
-        if not self._is_same_origin(headers):
-            raise RefusedError(403, "ForeignOrigin", "another site's page sent this", "send it yourself")
         if not _is_json(headers) and (receiving.is_announced(headers) or "x-flux" not in headers):
             hint = "send  Content-Type: application/json, or without a body  X-Flux: 1"
             raise RefusedError(415, "UnsupportedMediaType", "it does not say that it is JSON", hint)
@@ -180,12 +181,17 @@ async def _refuse(
 
 
 def _closing(receive: Receive, answer: _Answer, headers: Mapping[str, str]) -> Send:
+    lingers = True
+
     async def send(message: Message) -> None:
+        nonlocal lingers
         if message["type"] == "http.response.start":
+            lingers = message["status"] != HTTPStatus.REQUEST_TIMEOUT  # It has been waited for already.
             await answer({**message, "headers": [*message["headers"], (b"connection", b"close")]})
             return
         await answer({**message, "more_body": True})
-        await receiving.linger(receive, headers)
+        if lingers:
+            await receiving.linger(receive, headers)
         await answer({"type": "http.response.body", "body": b"", "more_body": False})
 
     return send

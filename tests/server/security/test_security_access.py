@@ -199,6 +199,10 @@ FOREIGN = [
 def test_a_page_of_another_site_changes_nothing(harmed):
     harmed.start("mine")
     requests = [
+        *[
+            ("GET", path)
+            for path in ("/api/executions", "/api/executions/mine?wait=60", "/api/stream", "/api/openapi.json")
+        ],
         ("POST", "/api/workflows/doubling/executions"),
         *[("POST", f"/api/executions/mine/{verb}") for verb in ("resume", "cancel", "signal", "retry", "fork")],
         ("DELETE", "/api/tokens/admin"),

@@ -247,8 +247,34 @@ def test_a_subscriber_that_reads_slowly_but_reads_is_kept(harmed, hurried, monke
 # -- many
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_hundreds_of_subscribers_do_not_keep_others_waiting_and_ten_are_let_in(server):
+    pid, port = server
+    count = 700 if FULL else 150
+    before, took = open_files(pid), []
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(connected(port, raw("GET", "/api/stream"))) for _ in range(count)]
+        statuses = [int(client.recv(65536).split()[1]) for client in clients]
+        for _ in range(200):
+            at = time.monotonic()
+            with connected(port, raw("GET", "/healthz", "Connection: close")) as client:
+                assert read_all(client).startswith(b"HTTP/1.1 200 ")
+            took.append(time.monotonic() - at)
+        wait_until(lambda: open_files(pid) <= before + 10, seconds=10)  # The others were idle.
+    wait_until(lambda: open_files(pid) <= before, seconds=10)
+
+    assert (statuses.count(200), statuses.count(429)) == (10, count - 10)
+    assert statistics.quantiles(took, n=100)[98] < 1.0
+
+
 def open_files(pid: int) -> int:
-    return len(os.listdir(f"/proc/{pid}/fd"))
+    """All but those of the database, of which each thread keeps some."""
+    found = 0
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):  # It was closed meanwhile.
+            found += "flux.db" not in os.readlink(f"/proc/{pid}/fd/{number}")
+    return found
 
 
 @pytest.mark.slow
