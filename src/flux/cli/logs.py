@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from flux.app import App
 from flux.cli import output
-from flux.cli.executions import IdArgument, _find
+from flux.cli.executions import IdArgument, find
 from flux.cli.output import Exit, message
+from flux.cli.places import Place
 from flux.observability import lines
-from flux.ports import Line
+from flux.ports import ExecutionRow, Line
 
 PAGE = 1000
-POLL_SECONDS = 0.1
+POLL_SECONDS = 0.2
 
 
 def logs(
@@ -30,9 +30,9 @@ def logs(
       flux executions logs order-7
       flux executions logs order-7 --follow --json
     """
-    app, row = _find(execution_id)
+    here, row = find(execution_id)
     is_empty = True
-    for line in _lines(app, row.execution_id, follow=follow):
+    for line in _lines(here, row, follow=follow):
         is_empty = False
         _print(line, as_json=as_json)
     if is_empty and not as_json:
@@ -40,20 +40,20 @@ def logs(
     return Exit.OK
 
 
-def _lines(app: App, execution_id: str, *, follow: bool) -> Iterator[Line]:
+def _lines(here: Place, row: ExecutionRow, *, follow: bool) -> Iterator[Line]:
     """The lines that there are; with `follow`, also those that come until the execution is finished."""
-    after, seen = 0, None
+    after, now = 0, row
     while True:
-        is_last = not follow or lines.are_complete(app.row(execution_id), app.clock.now())  # Asked before the look.
-        news = app.store.news()
-        found = app.catalogue.lines(execution_id, after=after, limit=PAGE) if news != seen else []
+        if follow:
+            now = here.reads.get(row.execution_id) or row
+        is_last = not follow or lines.are_complete(now, here.now())  # Asked before the look.
+        found = here.lines(row.execution_id, after, PAGE)
         yield from found
         after = found[-1].id if found else after
         if len(found) == PAGE:
             continue
         if is_last:
             return
-        seen = news
         time.sleep(POLL_SECONDS)
 
 

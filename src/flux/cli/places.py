@@ -11,7 +11,7 @@ from flux.domain.events import ExecutionEvent
 from flux.domain.execution import ExecutionState
 from flux.engine.launcher import MISSING
 from flux.errors import StoreError
-from flux.ports import ExecutionRow, Pause, PublishedWorkflow, Search, WorkerRow
+from flux.ports import ExecutionRow, Line, Pause, PublishedWorkflow, Search, WorkerRow
 from flux.settings import load
 
 
@@ -48,6 +48,8 @@ class Place(Protocol):
 
     def workers(self) -> Sequence[WorkerRow]: ...
 
+    def lines(self, execution_id: str, after: int, limit: int) -> Sequence[Line]: ...
+
     def resume(self, row: ExecutionRow, value: Any, name: str | None) -> None: ...
 
     def signal(self, row: ExecutionRow, name: str, value: Any) -> None: ...
@@ -79,6 +81,9 @@ class Local:
 
     def workers(self) -> Sequence[WorkerRow]:
         return self.app.catalogue.workers()
+
+    def lines(self, execution_id: str, after: int, limit: int) -> Sequence[Line]:
+        return self.app.catalogue.lines(execution_id, after=after, limit=limit)
 
     def resume(self, row: ExecutionRow, value: Any, name: str | None) -> None:
         self._control.resume(row.execution_id, value, workflow=row.workflow, name=name)

@@ -13,7 +13,7 @@ from flux.cli.output import CommandError, Exit
 from flux.domain.events import ExecutionEvent, ExecutionEventType
 from flux.domain.execution import ExecutionState
 from flux.engine.launcher import MISSING
-from flux.ports import ExecutionRow, Pause, PublishedWorkflow, Search, WorkerRow
+from flux.ports import ExecutionRow, Line, Pause, PublishedWorkflow, Search, WorkerRow
 
 PATIENCE_SECONDS, WAIT_SECONDS = 30, 20
 PAGE, EVENTS = 200, 1000
@@ -164,6 +164,21 @@ class Remote:
         ]
 
     # -- what is sent
+
+    def lines(self, execution_id: str, after: int, limit: int) -> Sequence[Line]:
+        query = {"after": str(after), "limit": limit}
+        return [
+            Line(
+                id=shown["id"],
+                execution_id=execution_id,
+                call_id=shown["call_id"],
+                task=shown["task"],
+                stream=shown["stream"],
+                text=shown["text"],
+                time_us=_microseconds(shown["time"]),
+            )
+            for shown in self.ask("GET", f"{_path(execution_id)}/lines", query=query)
+        ]
 
     def resume(self, row: ExecutionRow, value: Any, name: str | None) -> None:
         self.ask("POST", f"{_path(row.execution_id)}/resume", {"input": value, "name": name})

@@ -9,8 +9,8 @@ import typer
 
 from flux import app as composition
 from flux.cli import output
-from flux.cli.executions import opened
 from flux.cli.output import CommandError, Exit, command, message
+from flux.cli.places import opened
 from flux.cli.run import JsonOption
 
 tokens = typer.Typer(

@@ -2,8 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from flux import telemetry
 from flux.clock import Clock
@@ -65,14 +64,13 @@ class Lease:
         """
         return self._clock.monotonic() < self._trusted_until and (is_finishing or not self._is_draining)
 
-    @contextmanager
-    def draining(self) -> Iterator[None]:
-        """Start no attempt meanwhile: this process gives back what it has."""
+    def drain(self) -> None:
+        """Start no attempt any more: this process gives back what it has."""
         self._is_draining = True
-        try:
-            yield
-        finally:
-            self._is_draining = False
+
+    def end_drain(self) -> None:
+        """It has given back everything: it may begin anew."""
+        self._is_draining = False
 
     def beat(self) -> None:
         """Extend the lease once (the thread calls it, and tests do).

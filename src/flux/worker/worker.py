@@ -101,6 +101,7 @@ class Worker:
                 await self._until_news(seen, next_look)
         finally:
             await self._drain()
+            self._lease.end_drain()
             watch.cancel()
             await asyncio.gather(watch, return_exceptions=True)
 
