@@ -36,8 +36,8 @@ from flux.server.messages import Messages, check_workflow, unknown
 from flux.workflow import encode_input
 
 if TYPE_CHECKING:
+    from flux.catalogue import Catalogue
     from flux.observability.lines import Lines
-    from flux.ports import Catalogue
     from flux.secret_managers import SecretManager
     from flux.server.control import Control
     from flux.server.service import Service

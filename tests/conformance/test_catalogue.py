@@ -1,12 +1,13 @@
-"""What a server shows and finds: the promises of `ports.Catalogue`."""
+"""What a server shows and finds: the promises of `catalogue.Catalogue`."""
 
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flux.catalogue import Line, PublishedWorkflow, Search, StoredToken
 from flux.domain.execution import ExecutionState
-from flux.ports import Line, MessageKind, PublishedWorkflow, Search, StoredToken
+from flux.ports import MessageKind
 from flux.store.sqlite import SqliteStore
 
 GREET = PublishedWorkflow(name="greet", version="1", location="greet.py", description="Greets.", input_schema="{}")

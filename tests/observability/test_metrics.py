@@ -12,13 +12,14 @@ from docs.running import ROOT
 from flux import ExecutionContext, pause, serde, task, telemetry, workflow
 from flux.api import guard
 from flux.api.application import create_application
+from flux.catalogue import StoredToken
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.engine.children import scheduled
 from flux.errors import StoreError
 from flux.observability import metrics as metrics_module
 from flux.observability.metrics import Metrics
-from flux.ports import MessageKind, NewExecution, StoredToken
+from flux.ports import MessageKind, NewExecution
 from flux.store.sqlite import SqliteStore
 
 SECOND = 1_000_000

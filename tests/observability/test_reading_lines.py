@@ -14,10 +14,11 @@ from flux.api import lines as api_lines
 from flux.api.application import create_application
 from flux.api.guard import Access
 from flux.api.surroundings import Surroundings
+from flux.catalogue import Line
 from flux.domain.execution import ExecutionState
 from flux.engine.children import scheduled
 from flux.observability import lines
-from flux.ports import Line, NewExecution
+from flux.ports import NewExecution
 from flux.server.news import News
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from flux.api.errors import RefusedError
+from flux.catalogue import StoredToken
 from flux.clock import Clock
-from flux.ports import StoredToken
 from flux.server.tokens import ROLES, digest
 
 READING = frozenset({"GET", "HEAD"})

@@ -13,11 +13,12 @@ from pydantic import BaseModel, Field, StringConstraints
 from flux.api import errors, models
 from flux.api.models import ExecutionId
 from flux.api.surroundings import Here, is_settled
+from flux.catalogue import Search
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
 from flux.engine.launcher import MISSING
 from flux.errors import FluxError, InvalidValueError
-from flux.ports import ExecutionRow, Search
+from flux.ports import ExecutionRow
 
 router = APIRouter(prefix="/executions", tags=["executions"])
 of_many = APIRouter(tags=["executions"])  # Not below /executions: an execution could have that id.

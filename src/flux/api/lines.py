@@ -13,8 +13,8 @@ from flux.api import models
 from flux.api.models import ExecutionId
 from flux.api.streams import COMMENT_SECONDS, HEADERS, LastId, message
 from flux.api.surroundings import Here
+from flux.catalogue import Line as StoredLine
 from flux.observability import lines
-from flux.ports import Line as StoredLine
 from flux.server.news import wait
 
 router = APIRouter(prefix="/executions", tags=["lines"])

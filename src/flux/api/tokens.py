@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from flux.api import models
 from flux.api.surroundings import Here
-from flux.ports import StoredToken
+from flux.catalogue import StoredToken
 from flux.server import tokens
 
 router = APIRouter(prefix="/tokens", tags=["tokens"])

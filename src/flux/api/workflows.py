@@ -11,7 +11,7 @@ from flux.api import executions, models
 from flux.api.executions import ACCEPTED, Wait
 from flux.api.models import ExecutionId
 from flux.api.surroundings import Here
-from flux.ports import PublishedWorkflow
+from flux.catalogue import PublishedWorkflow
 
 router = APIRouter(prefix="/workflows", tags=["workflows"])
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from flux.catalogue import Search
 from flux.cli import completion, details, inputs, loading, output
 from flux.cli.output import CommandError, Exit, command, duration, message
 from flux.cli.places import Local, Place, Reads, place
@@ -16,7 +17,7 @@ from flux.cli.run import JsonOption
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
 from flux.errors import FluxError
-from flux.ports import ExecutionRow, Search
+from flux.ports import ExecutionRow
 from flux.settings import load
 from flux.workflow import Workflow
 

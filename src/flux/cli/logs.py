@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from flux.catalogue import Line
 from flux.cli import output
 from flux.cli.executions import IdArgument, find
 from flux.cli.output import Exit, message
 from flux.cli.places import Place
 from flux.observability import lines
-from flux.ports import ExecutionRow, Line
+from flux.ports import ExecutionRow
 
 PAGE = 1000
 POLL_SECONDS = 0.2

@@ -7,11 +7,12 @@ from typing import Any, Protocol
 
 from flux import app as composition
 from flux.app import App
+from flux.catalogue import Line, PublishedWorkflow, Search, WorkerRow
 from flux.domain.events import ExecutionEvent
 from flux.domain.execution import ExecutionState
 from flux.engine.launcher import MISSING
 from flux.errors import StoreError
-from flux.ports import ExecutionRow, Line, Pause, PublishedWorkflow, Search, WorkerRow
+from flux.ports import ExecutionRow, Pause
 from flux.settings import load
 
 

@@ -9,11 +9,12 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 from flux import serde
+from flux.catalogue import Line, PublishedWorkflow, Search, WorkerRow
 from flux.cli.output import CommandError, Exit
 from flux.domain.events import ExecutionEvent, ExecutionEventType
 from flux.domain.execution import ExecutionState
 from flux.engine.launcher import MISSING
-from flux.ports import ExecutionRow, Line, Pause, PublishedWorkflow, Search, WorkerRow
+from flux.ports import ExecutionRow, Pause
 
 PATIENCE_SECONDS, WAIT_SECONDS = 30, 20
 PAGE, EVENTS = 200, 1000

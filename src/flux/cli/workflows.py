@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
+from flux.catalogue import PublishedWorkflow
 from flux.cli import output
 from flux.cli.loading import did_you_mean
 from flux.cli.output import CommandError, Exit, command, message, one_line
 from flux.cli.places import place
 from flux.cli.run import JsonOption
-from flux.ports import PublishedWorkflow
 
 workflows = typer.Typer(
     no_args_is_help=True,

@@ -154,9 +154,10 @@ class Engine:
         family = [execution_id]
         for each in family:
             for runner in tuple(self._runners.get(each, ())):
-                if runner.calls.are_acting:
+                is_acting, children = runner.calls.acting()
+                if is_acting:
                     return True
-                family += runner.calls.children_driven()
+                family += children
         return False
 
     def context(self, row: ExecutionRow) -> ExecutionContext[Any]:

@@ -159,14 +159,9 @@ class OpenCalls:
             case _:
                 return
 
-    @property
-    def are_acting(self) -> bool:
-        """Whether an attempt is in user code."""
-        return self._performer.acting > 0
-
-    def children_driven(self) -> list[str]:
-        """The children that are driven here, by id."""
-        return self._children.driven()
+    def acting(self) -> tuple[bool, list[str]]:
+        """Whether an attempt is in user code, and which children are driven here."""
+        return self._performer.acting > 0, self._children.driven()
 
     # -- waiting for somebody outside
 

@@ -10,10 +10,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from flux import telemetry
+from flux.catalogue import Catalogue, Line
 from flux.clock import Clock
 from flux.errors import StoreError
 from flux.observability import taps
-from flux.ports import Catalogue, ExecutionRow, Line, Store
+from flux.ports import ExecutionRow, Store
 
 if TYPE_CHECKING:
     from flux.engine.attempt import Attempt

@@ -16,12 +16,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 
 from flux import telemetry
+from flux.catalogue import Catalogue
 from flux.clock import Clock
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.figures import Figures
 from flux.errors import StoreError
-from flux.ports import Catalogue
 
 LABELS = 200  # So many workflows, and so many tasks, have figures of their own.
 OTHER = "other"

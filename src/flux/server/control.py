@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flux import serde
+from flux.catalogue import Catalogue, PublishedWorkflow
 from flux.clock import Clock
 from flux.domain import forks
 from flux.domain.definitions import WorkflowDefinition, start_digest
@@ -24,15 +25,7 @@ from flux.errors import (
     WorkflowNotFoundError,
 )
 from flux.ids import check_id, new_id
-from flux.ports import (
-    Append,
-    AppendResult,
-    Catalogue,
-    ExecutionRow,
-    NewExecution,
-    PublishedWorkflow,
-    Store,
-)
+from flux.ports import Append, AppendResult, ExecutionRow, NewExecution, Store
 from flux.server import schemas
 from flux.server.messages import Messages
 from flux.workflow import encode_input

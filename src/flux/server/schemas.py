@@ -10,9 +10,9 @@ import jsonschema
 from jsonschema.exceptions import best_match
 
 from flux import serde
+from flux.catalogue import PublishedWorkflow
 from flux.domain.definitions import WorkflowDefinition
 from flux.errors import InvalidInputError
-from flux.ports import PublishedWorkflow
 from flux.workflow import input_annotation
 
 

@@ -3,9 +3,9 @@
 import hashlib
 import secrets
 
+from flux.catalogue import Catalogue, StoredToken
 from flux.clock import Clock
 from flux.errors import ExecutionConflictError, InvalidValueError, NotFoundError
-from flux.ports import Catalogue, StoredToken
 
 ROLES = ("viewer", "operator", "admin")
 BITS, PREFIX = 256, "flux_"

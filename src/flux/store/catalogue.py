@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from flux.catalogue import Change, Line, PublishedWorkflow, Search, StoredToken, WorkerRow
 from flux.domain.events import ExecutionEvent
 from flux.domain.execution import ExecutionState
 from flux.domain.figures import Figures
-from flux.ports import Change, ExecutionRow, Line, PublishedWorkflow, Search, StoredToken, WorkerRow
+from flux.ports import ExecutionRow
 from flux.store.database import Database
 from flux.store.overflow import Overflow
 from flux.store.rows import execution_row, history
@@ -18,7 +19,7 @@ from flux.store.statements import SQL as _SQL
 
 
 class SqliteCatalogue:
-    """`ports.Catalogue` on the file that a store has opened."""
+    """`catalogue.Catalogue` on the file that a store has opened."""
 
     def __init__(self, database: Database, overflow: Overflow) -> None:
         self._database, self._overflow = database, overflow

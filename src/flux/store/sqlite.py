@@ -52,7 +52,7 @@ EventList = list[ExecutionEvent]
 
 
 class SqliteStore:
-    """`ports.Store` on one SQLite file, made with its folder when missing; `catalogue` is `ports.Catalogue` on it.
+    """`ports.Store` on one SQLite file, made with its folder when missing; `catalogue` is `catalogue.Catalogue` on it.
 
     Raises:
         StoreError: The file cannot be opened.

@@ -13,13 +13,14 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from flux import telemetry
+from flux.catalogue import Catalogue, PublishedWorkflow
 from flux.clock import Clock
 from flux.domain.definitions import WorkflowDefinition
 from flux.engine.engine import Engine
 from flux.engine.lease import Lease
 from flux.engine.outcomes import Blocked, RunOutcome
 from flux.errors import StoreError
-from flux.ports import Catalogue, Claim, PublishedWorkflow, Store
+from flux.ports import Claim, Store
 from flux.worker.watch import LoopWatch
 
 logger = logging.getLogger("flux.worker")
