@@ -94,7 +94,6 @@ def test_a_stream_of_lines_goes_on_after_the_last_one_seen_and_ends_with_the_exe
     async def follow():
         execution(texts=["one", "two", "three"])
         news = News(app.store)
-        news.start()
         control = app.control()
         stream = api_lines._lines(Surroundings(control, news), "order-7", 1)
         got = [await anext(stream), await anext(stream)]

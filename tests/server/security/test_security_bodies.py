@@ -25,7 +25,7 @@ def sent(harmed, body, **more):
 
 def test_a_body_of_json_is_taken(harmed):
     for body in (b'{"input": 1}', b'{"input": "\\u00e9\\ud83d\\ude00"}', '{"input": "é"}'.encode(), b' {"input":[]} '):
-        assert sent(harmed, body).status == 201
+        assert sent(harmed, body).status == 202
 
 
 INVALID = {
@@ -72,14 +72,14 @@ def test_what_is_no_request_of_ours_is_refused_with_a_hint(harmed):
 
 
 def test_a_hundred_levels_are_taken_and_brackets_in_texts_are_none(harmed):
-    assert sent(harmed, b'{"input": ' + b"[" * 99 + b"]" * 99 + b"}").status == 201
-    assert sent(harmed, json.dumps({"input": '["{\\"' * 5000 + "\\"}).encode()).status == 201
+    assert sent(harmed, b'{"input": ' + b"[" * 99 + b"]" * 99 + b"}").status == 202
+    assert sent(harmed, json.dumps({"input": '["{\\"' * 5000 + "\\"}).encode()).status == 202
 
 
 def test_the_control_a_guard_that_looks_at_no_body_is_found(harmed, monkeypatch):
     monkeypatch.setattr(receiving, "check", lambda body: None)
 
-    assert sent(harmed, INVALID["a name twice"]).status == 201
+    assert sent(harmed, INVALID["a name twice"]).status == 202
 
 
 def test_a_body_with_too_many_values_is_refused_and_commas_in_texts_are_none(harmed):
@@ -88,7 +88,7 @@ def test_a_body_with_too_many_values_is_refused_and_commas_in_texts_are_none(har
     assert len(keys) < Limits().body_bytes
 
     assert [sent(harmed, body).status for body in (many, keys)] == [413, 413]
-    assert sent(harmed, b'{"input": "' + b"," * (receiving.VALUES + 9) + b'"}').status == 201
+    assert sent(harmed, b'{"input": "' + b"," * (receiving.VALUES + 9) + b'"}').status == 202
 
 
 @pytest.mark.parametrize("pattern", ['"', '\\"', '"\\', "[", "{", '[",', "\\", "0,", '"",', "[]", '{"a":', "\ud83d"])
@@ -113,7 +113,7 @@ def test_a_body_that_is_too_large_is_refused_whatever_it_says(harmed):
 
     assert [(each.status, each.json["type"]) for each in (at_once, in_pieces)] == [(413, "TooLarge")] * 2
     assert at_once.header("connection") == in_pieces.header("connection") == "close"
-    assert harmed.ask("POST", START, on=small, body=exact).status == 201
+    assert harmed.ask("POST", START, on=small, body=exact).status == 202
 
 
 LENGTHS = ["-1", "+5", "5.0", "0x5", " 5 5", "5,5", "٥", "1e3", "99999999999999999999999999", "", "1_0"]
