@@ -11,6 +11,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -30,6 +31,8 @@ PATIENCE_SECONDS = 15
 
 FILE_NAME = re.compile(r"# ([\w.]+\.(?:py|toml))(, continued)?\n")
 KILLED = re.compile(r"(?P<command>.+) & sleep \d+; kill -9 \$!")
+SERVED = re.compile(r"(?P<command>flux (?:dev|server|worker) .+) &")
+PORT = "7600"  # In documents; when they are run it is one that is free.
 UNSTABLE = [
     (re.compile(r"\x1b\[[\d;]*m"), ""),
     (re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"), "<at>"),
@@ -59,6 +62,7 @@ def run(path: Path, directory: Path) -> int:
     try:
         return sum(example.evaluate() is None for example in document.examples())
     finally:
+        shell.close()
         del sys.modules[module.__name__]
 
 
@@ -91,6 +95,8 @@ class Shell:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.code = 0
+        self.port = "0"
+        self._served: list[subprocess.Popen[str]] = []
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("FLUX_")}
         self.environment |= {"NO_COLOR": "1", "COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
         self.environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -98,11 +104,39 @@ class Shell:
     def evaluate(self, example: Example) -> str | None:
         """Run a console block; returns what is wrong with it, if something is."""
         for command, expected in commands(example.parsed):
-            killed = KILLED.fullmatch(command)
-            actual = self._kill(killed["command"], expected) if killed else self._type(command)
+            killed, served = KILLED.fullmatch(command), SERVED.fullmatch(command)
+            if served:
+                actual = self._serve(served["command"], expected)
+            else:
+                command = command.replace(f":{PORT}", f":{self.port}")
+                actual = self._kill(killed["command"], expected) if killed else self._type(command)
+            actual = actual.replace(f":{self.port}", f":{PORT}")
             if not matches(expected, actual):
                 return f"$ {command}\nexpected:\n{expected}\nactual:\n{actual}"
         return None
+
+    def close(self) -> None:
+        """End what was started in the background."""
+        for process in self._served:
+            process.terminate()
+            with process:
+                process.wait(PATIENCE_SECONDS)
+
+    def _serve(self, command: str, expected: str) -> str:
+        """Start a command in the background, on a free port; returns what it prints, up to as many lines as expected."""
+        with socket.create_server(("127.0.0.1", 0)) as bound:
+            self.port = str(bound.getsockname()[1])
+        process = subprocess.Popen(
+            [*shlex.split(command), "--port", self.port],
+            cwd=self.directory,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._served.append(process)
+        assert process.stdout is not None
+        return "".join(process.stdout.readline() for _ in expected.splitlines())
 
     def _type(self, command: str) -> str:
         done = subprocess.run(

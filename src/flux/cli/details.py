@@ -8,11 +8,11 @@ from typing import Any
 
 from flux import serde
 from flux.cli.output import command, duration, error_text, one_line, value_text
-from flux.cli.places import Reads
+from flux.cli.remote import Remote
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import ExecutionState
-from flux.ports import ExecutionRow
+from flux.ports import ExecutionRow, Store
 
 VALUE_WIDTH = 2_000
 SHOWN_CHILDREN, ALL = 20, 1_000_000
@@ -44,7 +44,7 @@ def run_command(row: ExecutionRow) -> str:
     return command("run", f"{source_of(row)}:{row.workflow}", "--id", row.execution_id)
 
 
-def answers(store: Reads, execution_id: str, events: Sequence[ExecutionEvent]) -> list[tuple[str, str]]:
+def answers(store: Store | Remote, execution_id: str, events: Sequence[ExecutionEvent]) -> list[tuple[str, str]]:
     """What it, or a child of it, waits for from outside, and the command that brings it."""
     pauses = store.pauses(execution_id)
     name_needed = len(pauses) > 1
@@ -77,7 +77,7 @@ def signals(events: Sequence[ExecutionEvent]) -> list[str]:
     return list(awaited.values())
 
 
-def waits(store: Reads, row: ExecutionRow, events: Sequence[ExecutionEvent], *, now_us: int) -> list[str]:
+def waits(store: Store | Remote, row: ExecutionRow, events: Sequence[ExecutionEvent], *, now_us: int) -> list[str]:
     """What has to happen for it to go on: one line each."""
     if row.state.is_finished:
         return []
@@ -101,7 +101,9 @@ def time_text(microseconds: int) -> str:
     return datetime.fromtimestamp(microseconds / 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def header(store: Reads, row: ExecutionRow, events: Sequence[ExecutionEvent], *, now_us: int) -> list[tuple[str, str]]:
+def header(
+    store: Store | Remote, row: ExecutionRow, events: Sequence[ExecutionEvent], *, now_us: int
+) -> list[tuple[str, str]]:
     """Label and text of each line."""
     started = row.started_at or row.created_at
     end = row.finished_at or now_us
@@ -125,7 +127,7 @@ def header(store: Reads, row: ExecutionRow, events: Sequence[ExecutionEvent], *,
     return lines + _labelled("waits for", waits(store, row, events, now_us=now_us))
 
 
-def _children(store: Reads, execution_id: str) -> list[str]:
+def _children(store: Store | Remote, execution_id: str) -> list[str]:
     rows = store.list(parent_id=execution_id, limit=SHOWN_CHILDREN + 1)
     lines = [f"{row.execution_id}  {one_line(row.workflow)}  {row.state.value}" for row in rows[:SHOWN_CHILDREN]]
     return lines + (["…"] if len(rows) > SHOWN_CHILDREN else [])
@@ -135,7 +137,7 @@ def _labelled(label: str, lines: Sequence[str]) -> list[tuple[str, str]]:
     return [(label if i == 0 else "", text) for i, text in enumerate(lines)]
 
 
-def as_data(store: Reads, row: ExecutionRow, events: Sequence[ExecutionEvent]) -> dict[str, Any]:
+def as_data(store: Store | Remote, row: ExecutionRow, events: Sequence[ExecutionEvent]) -> dict[str, Any]:
     """The execution with its history as plain data, for `--json`."""
     output = output_of(row, events)
     failed = row.state is ExecutionState.FAILED

@@ -9,10 +9,10 @@ from flux.app import App
 from flux.cli import live, output
 from flux.cli.details import answers, run_command
 from flux.cli.output import EXIT_OF_STATE, Exit, command, duration, error_text, message
-from flux.cli.places import Reads
+from flux.cli.remote import Remote
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
-from flux.ports import ExecutionRow
+from flux.ports import ExecutionRow, Store
 
 Work = Callable[[], ExecutionContext[Any]]
 
@@ -44,7 +44,7 @@ def drive(
     return report(app.store, context, took=took, as_json=as_json)
 
 
-def report(reads: Reads, context: ExecutionContext[Any], *, took: str, as_json: bool) -> Exit:
+def report(store: Store | Remote, context: ExecutionContext[Any], *, took: str, as_json: bool) -> Exit:
     """Print an execution that came to rest: the output to stdout, what there is to say about it to stderr."""
     failed = context.state is ExecutionState.FAILED
     shown = serde.to_display(context.output)
@@ -56,7 +56,7 @@ def report(reads: Reads, context: ExecutionContext[Any], *, took: str, as_json: 
             message(f"completed {title}{took}", style="good")
         case ExecutionState.PAUSED:
             message(f"paused {title}{took}", style="waiting")
-            for what, how in answers(reads, context.execution_id, context.events):
+            for what, how in answers(store, context.execution_id, context.events):
                 message(f"it waits for {what.removeprefix('pause ')}: answer with  {how}")
         case ExecutionState.FAILED:
             message(f"failed {title}{took}: {error_text(shown, 500)}", style="bad")

@@ -9,10 +9,12 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from flux import app as composition
 from flux.catalogue import Search
 from flux.cli import completion, details, inputs, loading, output
 from flux.cli.output import CommandError, Exit, command, duration, message
-from flux.cli.places import Local, Place, Reads, place
+from flux.cli.places import Place, place
+from flux.cli.remote import Remote
 from flux.cli.run import JsonOption
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
@@ -70,15 +72,15 @@ def list_(
         state=_state(state),
         is_blocked=True if blocked else None,
         attributes=_attributes(attribute or []),
-        created_from=_since(since, here.now()) if since is not None and here is not None else None,
+        created_from=_since(since, here.clock.now()) if since is not None and here is not None else None,
         limit=limit,
     )
-    rows = here.search(search) if here is not None else []
+    rows = here.catalogue.search(search) if here is not None else []
     if as_json:
         for row in rows:
             output.data_json(_summary(row), indent=None)
     elif rows:
-        _print_table(rows, here.now() if here is not None else 0)
+        _print_table(rows, here.clock.now() if here is not None else 0)
     elif here is None:
         message(f"there is no database {load().database} yet: start an execution with  {command('run', 'FILE')}")
     elif search != Search(limit=limit):
@@ -102,13 +104,13 @@ def show(
       flux executions show 01a1fdb9d981 --json
     """
     here, row = find(execution_id)
-    events = here.reads.events(row.execution_id)
+    events = here.store.events(row.execution_id)
     if as_json:
-        output.data_json(details.as_data(here.reads, row, events))
+        output.data_json(details.as_data(here.store, row, events))
         return Exit.OK
     from flux.cli.report import print_execution
 
-    print_execution(here.reads, row, events, now_us=here.now(), show_all=show_all)
+    print_execution(here.store, row, events, now_us=here.clock.now(), show_all=show_all)
     return Exit.OK
 
 
@@ -130,9 +132,9 @@ def export(
     from flux.domain.exported import export_history
 
     here, row = find(execution_id)
-    if not isinstance(here, Local):
+    if isinstance(here, Remote):
         raise CommandError("a history is exported where its database is: leave --server out there", Exit.USAGE)
-    text = export_history(here.app.engine.context(row))
+    text = export_history(composition.current().engine.context(row))
     if to is None:
         output.data_of_json(text.rstrip("\n"))
     else:
@@ -166,11 +168,11 @@ def resume(
       flux executions resume order-7 '{"approved": true}' --name approval
     """
     here, row = find(execution_id)
-    _check_pause(here.reads, row, name)
-    root = _root(here.reads, row)
-    is_run_here = isinstance(here, Local) and not no_run
+    _check_pause(here, row, name)
+    root = _root(here, row)
+    is_run_here = not isinstance(here, Remote) and not no_run
     workflow = workflow_of(root, file, so=", so nothing was sent") if is_run_here else None
-    here.resume(row, _value(value), name)
+    here.resume(row.execution_id, _value(value), name=name)
     return _run_on(here, root.execution_id, workflow, file, no_run=no_run, as_json=as_json)
 
 
@@ -196,8 +198,8 @@ def signal(
       flux executions signal order-7 paid 30 --no-run
     """
     here, row = find(execution_id)
-    here.signal(row, name, _value(value))
-    is_sent_only = no_run or not isinstance(here, Local)  # Nobody knows whether it goes on for that.
+    here.signal(row.execution_id, name, _value(value))
+    is_sent_only = no_run or isinstance(here, Remote)  # Nobody knows whether it goes on for that.
     return run_on_if_free(here, row.execution_id, file, no_run=is_sent_only, as_json=as_json)
 
 
@@ -212,20 +214,20 @@ def cancel(
       flux executions cancel order-7
     """
     here, row = find(execution_id)
-    here.cancel(row)
+    here.cancel(row.execution_id)
     code = run_on_if_free(here, row.execution_id, file, no_run=no_run, as_json=as_json)
-    return Exit.OK if _row(here.reads, row.execution_id).state is ExecutionState.CANCELLED else code
+    return Exit.OK if _row(here, row.execution_id).state is ExecutionState.CANCELLED else code
 
 
-def _root(reads: Reads, row: ExecutionRow) -> ExecutionRow:
+def _root(here: Place, row: ExecutionRow) -> ExecutionRow:
     """The execution that runs this one: itself, or the one whose child, or child's child, it is."""
-    while row.parent_id is not None and (parent := reads.get(row.parent_id)) and not parent.state.is_finished:
+    while row.parent_id is not None and (parent := here.store.get(row.parent_id)) and not parent.state.is_finished:
         row = parent
     return row
 
 
-def _row(reads: Reads, execution_id: str) -> ExecutionRow:
-    row = reads.get(execution_id)
+def _row(here: Place, execution_id: str) -> ExecutionRow:
+    row = here.store.get(execution_id)
     return row if row is not None else _unknown(execution_id, "it was there a moment ago")
 
 
@@ -240,8 +242,8 @@ def _value(text: str | None) -> Any:
 
 def run_on_if_free(here: Place, execution_id: str, file: str | None, *, no_run: bool, as_json: bool) -> Exit:
     """Run an execution on that was sent something, unless another process does or its code is not to be found."""
-    row, workflow = _root(here.reads, _row(here.reads, execution_id)), None
-    if not no_run and isinstance(here, Local) and row.state is not ExecutionState.RUNNING:
+    row, workflow = _root(here, _row(here, execution_id)), None
+    if not no_run and not isinstance(here, Remote) and row.state is not ExecutionState.RUNNING:
         try:
             workflow = workflow_of(row, file)
         except (CommandError, FluxError) as error:
@@ -259,20 +261,19 @@ def _run_on(
     as_json: bool,
 ) -> Exit:
     from flux.cli.driving import drive, report, report_blocked, report_sent
-    from flux.cli.remote import Remote
 
     if not no_run and isinstance(here, Remote):
         row = here.settled(execution_id)
         if row.blocked_reason is not None:
             return report_blocked(row)
-        events = here.reads.events(execution_id)
+        events = here.store.events(execution_id)
         context: ExecutionContext[Any] = ExecutionContext(execution_id, row.workflow, events, row.state)
-        return report(here.reads, context, took="", as_json=as_json)
-    row = _row(here.reads, execution_id)
-    if workflow is None or not isinstance(here, Local):
-        return report_sent(row, as_json=as_json, is_local=isinstance(here, Local))
+        return report(here.store, context, took="", as_json=as_json)
+    row = _row(here, execution_id)
+    if workflow is None:
+        return report_sent(row, as_json=as_json, is_local=not isinstance(here, Remote))
     again = command("run", file or f"{details.source_of(row)}:{row.workflow}", "--id", row.execution_id)
-    app, definition = here.app, workflow.definition
+    app, definition = composition.current(), workflow.definition
 
     def work() -> ExecutionContext[Any]:
         return app.run_on(definition, row.execution_id)
@@ -330,14 +331,14 @@ def find(text: str) -> tuple[Place, ExecutionRow]:
     here = place()
     if here is None:
         _unknown(text, f"there is no database {load().database} yet")
-    row = here.reads.get(text)
+    row = here.store.get(text)
     if row is not None:
         return here, row
     if len(text) < SHORTEST_PREFIX:
         _unknown(text, f"and to abbreviate an id, give {SHORTEST_PREFIX} characters or more")
-    found = here.search(Search(id_prefix=text, limit=MANY))
+    found = here.catalogue.search(Search(id_prefix=text, limit=MANY))
     if not found:
-        near = loading.did_you_mean(text, [row.execution_id for row in here.search(Search(limit=NEAR))])
+        near = loading.did_you_mean(text, [row.execution_id for row in here.catalogue.search(Search(limit=NEAR))])
         _unknown(text, near.removeprefix("; ") or f"{command('executions', 'list')} lists those that there are")
     if len(found) > 1:
         ids = ", ".join(row.execution_id for row in found[: MANY - 1])
@@ -350,13 +351,13 @@ def _unknown(text: str, hint: str) -> NoReturn:
     raise CommandError(f"there is no execution {text!r}: {hint}", Exit.NOT_FOUND)
 
 
-def _check_pause(reads: Reads, row: ExecutionRow, name: str | None) -> None:
+def _check_pause(here: Place, row: ExecutionRow, name: str | None) -> None:
     """Refuse what cannot be resumed before its code is loaded; `send_resume` has the last word."""
     if row.state.is_finished:
         raise CommandError(
             f"execution {row.execution_id} is {row.state} and waits for nothing: start a new one instead", Exit.USAGE
         )
-    names = [pause.name for pause in reads.pauses(row.execution_id)]
+    names = [pause.name for pause in here.store.pauses(row.execution_id)]
     if name is not None and names and name not in names:
         raise CommandError(
             f"execution {row.execution_id} has no open pause {name!r}: open is {', '.join(map(repr, names))}"

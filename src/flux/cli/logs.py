@@ -46,9 +46,9 @@ def _lines(here: Place, row: ExecutionRow, *, follow: bool) -> Iterator[Line]:
     after, now = 0, row
     while True:
         if follow:
-            now = here.reads.get(row.execution_id) or row
-        is_last = not follow or lines.are_complete(now, here.now())  # Asked before the look.
-        found = here.lines(row.execution_id, after, PAGE)
+            now = here.store.get(row.execution_id) or row
+        is_last = not follow or lines.are_complete(now, here.clock.now())  # Asked before the look.
+        found = here.catalogue.lines(row.execution_id, after=after, limit=PAGE)
         yield from found
         after = found[-1].id if found else after
         if len(found) == PAGE:

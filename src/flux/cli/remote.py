@@ -4,7 +4,6 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -41,10 +40,7 @@ class Remote:
         self._is_secure = url.scheme == "https"
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._shown: dict[str, dict[str, Any]] = {}  # What was shown last of each execution.
-
-    @property
-    def reads(self) -> "Remote":
-        return self
+        self.store = self.catalogue = self.clock = self
 
     def now(self) -> int:
         return time.time_ns() // 1000
@@ -56,6 +52,8 @@ class Remote:
             CommandError: It cannot be reached, or refuses.
         """
         given = {name: value for name, value in (query or {}).items() if value not in (None, "", [])}
+        from http.client import HTTPConnection, HTTPException, HTTPSConnection  # Only who asks need wait for that.
+
         url = f"{self._path}/api{path}" + (f"?{urlencode(given, doseq=True)}" if given else "")
         headers = self._headers | ({} if body is MISSING else {"Content-Type": "application/json"})
         data = None if body is MISSING else json.dumps(body).encode()
@@ -112,15 +110,8 @@ class Remote:
             self.get(execution_id)
         return [Pause("", name) for name in self._shown[execution_id]["pauses"]]
 
-    def list(
-        self,
-        *,
-        workflow: str | None = None,
-        state: ExecutionState | None = None,
-        parent_id: str | None = None,
-        limit: int = 50,
-    ) -> Sequence[ExecutionRow]:
-        return self.search(Search(workflow=workflow, state=state, parent_id=parent_id, limit=limit))
+    def list(self, *, parent_id: str | None = None, limit: int = 50) -> Sequence[ExecutionRow]:
+        return self.search(Search(parent_id=parent_id, limit=limit))
 
     def search(self, search: Search) -> Sequence[ExecutionRow]:
         query = {
@@ -166,8 +157,7 @@ class Remote:
 
     # -- what is sent
 
-    def lines(self, execution_id: str, after: int, limit: int) -> Sequence[Line]:
-        query = {"after": str(after), "limit": limit}
+    def lines(self, execution_id: str, *, after: int, limit: int) -> Sequence[Line]:
         return [
             Line(
                 id=shown["id"],
@@ -178,24 +168,26 @@ class Remote:
                 text=shown["text"],
                 time_us=_microseconds(shown["time"]),
             )
-            for shown in self.ask("GET", f"{_path(execution_id)}/lines", query=query)
+            for shown in self.ask("GET", f"{_path(execution_id)}/lines", query={"after": str(after), "limit": limit})
         ]
 
-    def resume(self, row: ExecutionRow, value: Any, name: str | None) -> None:
-        self.ask("POST", f"{_path(row.execution_id)}/resume", {"input": value, "name": name})
+    def resume(self, execution_id: str, value: Any, *, name: str | None = None) -> None:
+        self.ask("POST", f"{_path(execution_id)}/resume", {"input": value, "name": name})
 
-    def signal(self, row: ExecutionRow, name: str, value: Any) -> None:
-        self.ask("POST", f"{_path(row.execution_id)}/signal", {"name": name, "value": value})
+    def signal(self, execution_id: str, name: str, value: Any) -> None:
+        self.ask("POST", f"{_path(execution_id)}/signal", {"name": name, "value": value})
 
-    def cancel(self, row: ExecutionRow) -> None:
-        self.ask("POST", f"{_path(row.execution_id)}/cancel")
+    def cancel(self, execution_id: str) -> None:
+        self.ask("POST", f"{_path(execution_id)}/cancel")
 
-    def retry(self, row: ExecutionRow) -> ExecutionRow:
-        return self._row(self.ask("POST", f"{_path(row.execution_id)}/retry"))
+    def retry(self, execution_id: str) -> ExecutionRow:
+        return self._row(self.ask("POST", f"{_path(execution_id)}/retry"))
 
-    def fork(self, row: ExecutionRow, seq: int, value: Any, new_id: str | None) -> ExecutionRow:
-        body = {"seq": seq, "execution_id": new_id} | ({} if value is MISSING else {"input": value})
-        return self._row(self.ask("POST", f"{_path(row.execution_id)}/fork", body))
+    def fork(
+        self, execution_id: str, *, seq: int, value: Any = MISSING, new_execution_id: str | None = None
+    ) -> ExecutionRow:
+        body = {"seq": seq, "execution_id": new_execution_id} | ({} if value is MISSING else {"input": value})
+        return self._row(self.ask("POST", f"{_path(execution_id)}/fork", body))
 
     def settled(self, execution_id: str) -> ExecutionRow:
         """The execution, when it is finished, paused or blocked."""

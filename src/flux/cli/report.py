@@ -11,11 +11,11 @@ from rich.text import Text
 from flux import serde
 from flux.cli import details, timeline
 from flux.cli.output import PipeClosed, is_terminal, safe
-from flux.cli.places import Reads
+from flux.cli.remote import Remote
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import ExecutionState
-from flux.ports import ExecutionRow
+from flux.ports import ExecutionRow, Store
 from flux.serde.codec import decode_for_display
 
 STATE_STYLES = {
@@ -30,7 +30,7 @@ STATE_STYLES = {
 
 
 def print_execution(
-    store: Reads, row: ExecutionRow, events: Sequence[ExecutionEvent], *, now_us: int, show_all: bool
+    store: Store | Remote, row: ExecutionRow, events: Sequence[ExecutionEvent], *, now_us: int, show_all: bool
 ) -> None:
     """Print the page of an execution to stdout."""
     lines = [_labelled(label, text) for label, text in details.header(store, row, events, now_us=now_us)]

@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from flux.cli import details, inputs, output
-from flux.cli.executions import FileOption, IdArgument, NoRunOption, find, run_on_if_free
+from flux.cli.executions import FileOption, IdArgument, NoRunOption, find, run_on_if_free, workflow_of
 from flux.cli.output import Exit, command, message, one_line
 from flux.cli.places import Place
+from flux.cli.remote import Remote
 from flux.cli.run import JsonOption
 from flux.domain.events import ExecutionEvent
 from flux.domain.execution import ExecutionState
@@ -31,7 +32,7 @@ def retry(
       flux executions retry order-7
     """
     here, row = find(execution_id)
-    again = here.retry(row)
+    again = here.retry(row.execution_id)
     if again.execution_id != row.execution_id:
         message(f"forked {row.execution_id} as {again.execution_id}", style="good")
     return run_on_if_free(here, again.execution_id, file, no_run=no_run, as_json=as_json)
@@ -57,7 +58,9 @@ def fork(
     """
     here, row = find(execution_id)
     value = MISSING if input_ is None else inputs.parse(input_)
-    new = here.fork(row, seq, value, new_id)
+    if value is not MISSING and not isinstance(here, Remote):  # No worker may have told yet what it has to be.
+        here.loaded[row.workflow] = workflow_of(row, file).definition
+    new = here.fork(row.execution_id, seq=seq, value=value, new_execution_id=new_id)
     message(f"forked {row.execution_id} as {new.execution_id}", style="good")
     return run_on_if_free(here, new.execution_id, file, no_run=no_run, as_json=as_json)
 
@@ -70,7 +73,7 @@ def why(execution_id: IdArgument, as_json: JsonOption = False) -> int:
       flux executions why order-7
     """
     here, row = find(execution_id)
-    who, reasons = _why(here, row, here.reads.events(row.execution_id))
+    who, reasons = _why(here, row, here.store.events(row.execution_id))
     if as_json:
         waits = [{"what": what, "how": how} for what, how in reasons]
         state, blocked = row.state.value, row.blocked_reason
@@ -96,9 +99,9 @@ def _why(here: Place, row: ExecutionRow, events: Sequence[ExecutionEvent]) -> tu
     if row.state is ExecutionState.RUNNING:
         return "its owner", [(f"it runs {_running(events)}", "")]
     if row.state is ExecutionState.PAUSED:
-        return "someone outside", details.answers(here.reads, row.execution_id, events) or [("see", show)]
-    serving = [f"{each.process}" for each in here.workers() if row.workflow in each.workflows]
-    due = [] if row.wake_at is None or row.wake_at <= here.now() else [(_due(row, here.now()), "")]
+        return "someone outside", details.answers(here.store, row.execution_id, events) or [("see", show)]
+    serving = [f"{each.process}" for each in here.catalogue.workers() if row.workflow in each.workflows]
+    due = [] if row.wake_at is None or row.wake_at <= here.clock.now() else [(_due(row, here.clock.now()), "")]
     if serving:
         return "a worker", [*due, (f"served by {', '.join(serving)}", "")]
     how = command("worker", details.source_of(row) or "FILE")

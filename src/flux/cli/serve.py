@@ -54,7 +54,7 @@ def dev(
     reload: Annotated[bool, typer.Option("--reload/--no-reload", help="Start anew when a file changes.")] = True,
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
-    load_only: Annotated[bool, typer.Option("--load-only", hidden=True)] = False,
+    load_only: Annotated[bool, typer.Option("--load-only", help="Load the files, and end.")] = False,
 ) -> int:
     """Serve workflows on this machine: the API and a worker in one process, anew whenever a file changes.
 

@@ -32,7 +32,7 @@ def list_(as_json: JsonOption = False) -> int:
       flux workers list
     """
     here = place()
-    rows = [] if here is None else here.workers()
+    rows = [] if here is None else here.catalogue.workers()
     if as_json:
         for row in rows:
             times = {"started_at": row.started_at, "lease_expires_at": row.lease_expires_at}
@@ -47,7 +47,7 @@ def list_(as_json: JsonOption = False) -> int:
                 row.process or "-",
                 one_line(", ".join(row.workflows), 60) or "what it starts itself",
                 str(row.running),
-                "" if row.started_at is None else f"{duration(here.now() - row.started_at)} ago",
+                "" if row.started_at is None else f"{duration(here.clock.now() - row.started_at)} ago",
                 row.worker,
             )
             for row in rows
