@@ -95,7 +95,7 @@ class Shell:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.code = 0
-        self.port = "0"
+        self.port = PORT
         self._served: list[subprocess.Popen[str]] = []
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("FLUX_")}
         self.environment |= {"NO_COLOR": "1", "COLUMNS": "120", "PYTHONUNBUFFERED": "1"}
