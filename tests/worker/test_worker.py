@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import threading
 
 import pytest
 
@@ -32,6 +33,7 @@ class Gate:
 
 
 gate = Gate()
+occupied = threading.Event()
 
 
 @pytest.fixture(autouse=True)
@@ -258,6 +260,30 @@ async def test_a_parent_and_its_children_need_no_more_room_than_one(site, worker
 
     assert [app.engine.context(app.row(each)).output for each in ids] == [[1, "yes"]] * 3
     assert sorted(gate.entered) == [1, 1, 1, 2, 2, 2]
+
+
+@task
+async def occupy():
+    await asyncio.to_thread(occupied.wait, 10)
+
+
+@workflow
+async def occupying(ctx):
+    await asyncio.gather(*(occupy() for _ in range(40)))  # More than there are threads.
+
+
+async def test_tasks_that_hold_every_thread_of_the_loop_do_not_keep_a_worker_from_claiming(site):
+    app = site.app()
+    gate.open.set()
+    occupied.clear()
+    async with Team() as team:
+        team.add(app, occupying, gated)
+        first = start(app, occupying)
+        await until(lambda: len(app.store.events(first)) > 40)
+        assert await settled(app, start(app, gated, 1)) == [COMPLETED]
+        assert state(app, first) == "RUNNING"
+        occupied.set()
+        assert await settled(app, first) == [COMPLETED]
 
 
 # -- what goes wrong

@@ -284,7 +284,7 @@ class _Stop:
 
     def now(self, why: str) -> None:
         """Stop, for this reason."""
-        if self.why:
+        if self.why not in {"", CHANGED}:
             os._exit(Exit.INTERRUPTED)
         self.why = why
         self.code = Exit.INTERRUPTED if why == signal.SIGINT.name else Exit.OK

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 from collections.abc import Coroutine, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from flux import telemetry
@@ -64,6 +65,7 @@ class Worker:
         self._published_as = ""
         self._is_stopping = False
         self._changed = asyncio.Event()
+        self._claiming = ThreadPoolExecutor(1, thread_name_prefix="flux-claims")
 
     @property
     def free(self) -> int:
@@ -101,6 +103,7 @@ class Worker:
                     break
                 await self._until_news(seen, next_look)
         finally:
+            self._claiming.shutdown(wait=False)
             await self._drain()
             self._lease.end_drain()
             watch.cancel()
@@ -114,7 +117,8 @@ class Worker:
     async def _look(self) -> float:
         """Start what is due; returns when to look again, on the clock of this process."""
         try:
-            claims, due_at = await asyncio.to_thread(self._claim)  # A disk that stalls must not stall the loop.
+            # A disk that stalls must not stall the loop, and tasks may have taken all threads of its own executor.
+            claims, due_at = await asyncio.get_running_loop().run_in_executor(self._claiming, self._claim)
         except (StoreError, OSError) as error:
             logger.warning("the worker cannot look for work: %s", error)
             return self._clock.monotonic() + PATIENCE_SECONDS
