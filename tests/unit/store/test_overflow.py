@@ -39,7 +39,7 @@ def test_the_database_stays_small(store: SqliteStore, path: Path, append: Builde
     for i in range(5):
         assert store.append([append(f"x{i}", data=data)]) == [AppendResult.STORED]
 
-    assert size(path) - before < 100_000
+    assert size(path) - before < 200_000  # Most of it the log: a few pages a commit.
     assert [file.read_bytes() == data for file in values(path)] == [True] * 5
     assert all(store.events(f"x{i}")[0].data == data for i in range(5))
 

@@ -8,7 +8,7 @@ WHERE due.number IN (
     SELECT number
     FROM (
         SELECT number
-        FROM executions
+        FROM executions INDEXED BY executions_due
         WHERE state = 'SCHEDULED' AND workflow = served.key AND wake_at IS NULL
             AND (blocked_reason IS NULL OR blocked_version <> served.value)
         ORDER BY number
@@ -18,7 +18,7 @@ WHERE due.number IN (
     SELECT number
     FROM (
         SELECT number
-        FROM executions
+        FROM executions INDEXED BY executions_due
         WHERE state = 'SCHEDULED' AND workflow = served.key AND wake_at <= :now
             AND (blocked_reason IS NULL OR blocked_version <> served.value)
         ORDER BY wake_at, number

@@ -5,7 +5,7 @@ SELECT min(wake_at)
 FROM (
     SELECT (
         SELECT wake_at
-        FROM executions
+        FROM executions INDEXED BY executions_due
         WHERE state = 'SCHEDULED' AND workflow = served.key AND wake_at > 0
             AND (blocked_reason IS NULL OR blocked_version <> served.value)
         ORDER BY wake_at

@@ -1,4 +1,4 @@
 -- Give back everything that a worker owns.  The fence stays: the next claim counts on.
-UPDATE executions
+UPDATE executions INDEXED BY executions_owned
 SET state = 'SCHEDULED', worker = NULL
 WHERE worker = ? AND state = 'RUNNING';

@@ -86,8 +86,8 @@ CREATE INDEX inbox_waiting ON inbox (execution) WHERE data IS NOT NULL;
 
 CREATE TABLE workers (
     worker TEXT PRIMARY KEY CHECK (worker NOT GLOB '*[^A-Za-z0-9_.:@-]*'),  -- It names a lock file.
-    lease_expires_at INTEGER NOT NULL, process TEXT NOT NULL DEFAULT '', started_at INTEGER
-) STRICT, WITHOUT ROWID;
+    lease_expires_at INTEGER NOT NULL
+, process TEXT NOT NULL DEFAULT '', started_at INTEGER) STRICT, WITHOUT ROWID;
 
 CREATE TABLE secrets (
     name TEXT PRIMARY KEY,
