@@ -114,6 +114,7 @@ class HttpServer:
         )
         self._server = uvicorn.Server(config)
         self._socket = bound
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does it only where proto is given.
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         Connection.most = min(CONNECTIONS, files * 3 // 4)  # The database and the tasks need some, too.
 

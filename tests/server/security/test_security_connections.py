@@ -6,6 +6,7 @@ import socket
 import statistics
 import sys
 import time
+from http.client import HTTPConnection
 
 import pytest
 
@@ -113,6 +114,21 @@ def test_connections_beyond_the_limit_are_told_so_and_free_ones_are_given(harmed
 
     assert all(each.startswith(b"HTTP/1.1 503 ") and b"Retry-After" in each for each in refused)
     assert let_in.startswith(b"HTTP/1.1 200 ")
+
+
+def test_an_answer_on_a_kept_connection_does_not_wait_for_the_next_packet(harmed):
+    """Head and body are two writes: without TCP_NODELAY the second waits 40 ms for the other side's delayed ACK."""
+    with listening(harmed.open) as port:
+        client = HTTPConnection("127.0.0.1", port)
+        took = []
+        for _ in range(15):
+            begin = time.monotonic()
+            client.request("GET", "/healthz")
+            assert client.getresponse().read() == b'{"status":"ok"}'
+            took.append(time.monotonic() - begin)
+        client.close()
+
+    assert min(took[1:]) < 0.03
 
 
 # -- event streams
