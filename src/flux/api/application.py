@@ -25,7 +25,7 @@ ROUTERS = (
     tokens.router,
     secrets.router,
 )
-_PROBLEMS = {status: {"model": Problem} for status in (400, 401, 403, 404, 409, 413, 422, 429, 503)}
+_PROBLEMS = {status: {"model": Problem} for status in (400, 401, 403, 404, 405, 408, 409, 413, 415, 422, 429, 503)}
 
 
 def create_application(

@@ -1,6 +1,7 @@
 """Tokens: long and random, shown once, and stored as a hash."""
 
 import hashlib
+import re
 import secrets
 
 from flux.catalogue import Catalogue, StoredToken
@@ -9,6 +10,7 @@ from flux.errors import ExecutionConflictError, InvalidValueError, NotFoundError
 
 ROLES = ("viewer", "operator", "admin")
 BITS, PREFIX = 256, "flux_"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,99}\Z")
 
 
 def digest(token: str) -> bytes:
@@ -25,8 +27,11 @@ def create(
         InvalidValueError: The name does not fit.
         ExecutionConflictError: It is taken.
     """
-    if not (0 < len(name) <= 100 and name.isprintable() and name == name.strip()):
-        raise InvalidValueError("the name of a token has 1 to 100 printable characters: choose another one")
+    if not _NAME.match(name):
+        raise InvalidValueError(
+            f"{name[:80]!r} cannot name a token: use 1 to 100 letters, digits and '_.:@-', beginning with a letter or "
+            "a digit"
+        )
     text = PREFIX + secrets.token_urlsafe(BITS // 8)
     now = clock.now()
     expires_at = None if expires_in_seconds is None else now + round(expires_in_seconds * 1_000_000)

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 
 import pytest
+from fastapi import FastAPI
 
 from flux.api import access, guard
 from flux.api.guard import Limits
@@ -135,6 +136,17 @@ def test_where_it_is_mounted_changes_no_role(harmed):
         assert answer.status == needed
     assert harmed.ask("GET", "/flux/healthz", on=harmed.closed, root_path="/flux").status == 200
     assert harmed.ask("GET", "/fluxx/healthz", on=harmed.closed, root_path="/flux").status == 401
+
+    outer = FastAPI()
+    outer.mount("/flux", harmed.closed)
+    found = {
+        (path, role): harmed.ask("GET", path, on=outer, token=harmed.tokens.get(role)).status
+        for path in ("/flux/healthz", "/flux/api/tokens", "/flux//api/tokens", "/flux/api/executions")
+        for role in ("nobody", "operator", "admin")
+    }
+    assert [status for status in found.values() if status == 200] == [200] * 6
+    assert [found["/flux/api/tokens", role] for role in ("nobody", "operator", "admin")] == [401, 403, 200]
+    assert [found["/flux//api/tokens", role] for role in ("nobody", "operator", "admin")] == [401, 404, 404]
 
 
 def test_a_web_socket_is_refused(harmed):

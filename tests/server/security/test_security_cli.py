@@ -67,8 +67,9 @@ def test_what_does_not_fit_is_refused_with_what_to_do(folder):
         (("create", "x", "--expires", "soon"), 2, "30d"),
         (("create", "x", "--expires", "0d"), 2, "30d"),
         (("create", "x", "--role", "root"), 2, "--help"),
-        (("create", "x\ny"), 2, "printable"),
-        (("create", ""), 2, "printable"),
+        (("create", "x\ny"), 2, "letters"),
+        (("create", "a/b"), 2, "letters"),
+        (("create", ""), 2, "letters"),
         (("revoke", "nobody"), 3, "flux tokens list"),
     ]:
         refused = run(folder, "tokens", *words)
