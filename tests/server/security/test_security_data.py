@@ -86,6 +86,7 @@ def ids(answer) -> list[str]:
     return [each["execution_id"] for each in answer.json["executions"]]
 
 
+@pytest.mark.slow
 def test_what_is_sql_elsewhere_is_a_text_in_every_filter(harmed):
     for n in range(3):
         harmed.start(f"mine-{n}")
@@ -98,6 +99,7 @@ def test_what_is_sql_elsewhere_is_a_text_in_every_filter(harmed):
     assert ids(harmed.ask("GET", "/api/executions")) == ["mine-2", "mine-1", "mine-0"]
 
 
+@pytest.mark.slow
 def test_what_no_filter_is_changes_nothing(harmed):
     harmed.start("a")
     harmed.start("b")
@@ -294,6 +296,16 @@ def test_what_is_sent_to_one_execution_reaches_no_other(harmed):
     assert harmed.ask("GET", "/api/executions/min").status == 404
 
 
+def test_the_control_an_execution_that_is_found_by_its_beginning_is_found_out(harmed, monkeypatch):
+    harmed.start("mine")
+    get = type(harmed.app.store).get
+    monkeypatch.setattr(
+        type(harmed.app.store), "get", lambda self, given: get(self, "mine" if "mine".startswith(given) else given)
+    )
+
+    assert harmed.ask("GET", "/api/executions/min").status == 200
+
+
 def test_a_key_means_one_start_of_one_workflow(harmed):
     headers = {"content-type": "application/json", "idempotency-key": "k"}
     first, again, other = (
@@ -460,6 +472,16 @@ def test_what_a_caller_sends_forges_no_line_and_reaches_no_terminal(harmed, capf
     assert not [line for line in (out + err + caplog.text).splitlines() if line.startswith("error: forged")]
     assert len(lines) == len(FORGERIES)
     assert not any(each in "\n".join(lines) for each in OBEYED)
+
+
+def test_the_control_a_line_that_is_written_as_it_came_is_found(capfd, monkeypatch):
+    from flux.cli import output
+
+    monkeypatch.setattr(output, "safe", lambda text: text)
+    for text in FORGERIES:
+        output.error(f"there is no {text}: look again")
+
+    assert any(each in capfd.readouterr().err for each in OBEYED)
 
 
 # -- secrets
