@@ -85,8 +85,9 @@ class Guard:
 
     async def _pass_on(self, scope: Scope, receive: Receive, answer: "_Answer", caller: Caller) -> None:
         """Run the route; an event stream is counted, and ends when its token does."""
+        end = asyncio.timeout(None)
         try:
-            async with asyncio.timeout(None) as end:
+            async with end:
                 answer.on_stream = lambda: self._subscribers.enter(caller, end)
                 await self._app(scope, receive, answer)
         except TimeoutError:
