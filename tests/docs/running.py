@@ -123,7 +123,7 @@ class Shell:
                 process.wait(PATIENCE_SECONDS)
 
     def _serve(self, command: str, expected: str) -> str:
-        """Start a command in the background, on a free port; returns what it prints, up to as many lines as expected."""
+        """Start a command in the background, on a free port; returns as many lines of what it prints as expected."""
         with socket.create_server(("127.0.0.1", 0)) as bound:
             self.port = str(bound.getsockname()[1])
         process = subprocess.Popen(

@@ -74,7 +74,7 @@ class Served:
 
     def post(self, path: str, body: Any = None, **options: Any) -> Any:
         """The body of an answer that is no error."""
-        answer = self.call("POST", path, json=body, **options)
+        answer = self.call("POST", path, json=body, headers={"X-Flux": "1"}, **options)
         assert answer.status_code < 300, answer.text
         return answer.json()
 

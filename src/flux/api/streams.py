@@ -45,18 +45,18 @@ async def stream_changes(here: Here, after: After | None = None, last_event_id: 
 
 
 async def _events(here: Here, execution_id: str, after: int) -> AsyncIterator[str]:
-    store = here.control.store
+    store, catalogue = here.control.store, here.control.catalogue
     with here.news.about(execution_id) as changed:
         while not here.news.is_over:
             row = await asyncio.to_thread(store.get, execution_id)
-            events = await asyncio.to_thread(store.events, execution_id, after=after)
+            events = await asyncio.to_thread(catalogue.events, execution_id, after=after, limit=AT_ONCE)
             for event in events:
                 after = event.seq
                 yield message("event", after, models.event(event))
             if row is None or (row.state.is_finished and after >= row.last_seq):
                 yield "event: end\ndata: {}\n\n"
                 return
-            if not await wait(changed, COMMENT_SECONDS):
+            if len(events) < AT_ONCE and not await wait(changed, COMMENT_SECONDS):
                 yield ":\n\n"
 
 

@@ -38,7 +38,7 @@ class Remote:
             raise CommandError(f"{server!r} is no address of a server: write http://HOST:PORT", Exit.USAGE)
         self._server, self._host, self._path = server, url.netloc.rpartition("@")[2], url.path.rstrip("/")
         self._is_secure = url.scheme == "https"
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = {"X-Flux": "1"} | ({"Authorization": f"Bearer {token}"} if token else {})
         self._shown: dict[str, dict[str, Any]] = {}  # What was shown last of each execution.
         self.store = self.catalogue = self.clock = self
 
