@@ -328,7 +328,7 @@ def scrape(app, *, is_open, headers=None):
 
 
 def test_the_page_is_behind_the_guard(app):
-    token = StoredToken(name="p", digest=guard.digest("s3cret-token"), role="viewer", created_at=1, expires_at=None)
+    token = StoredToken(name="p", digest=digest("s3cret-token"), role="viewer", created_at=1, expires_at=None)
     app.catalogue.add_token(token)
 
     assert scrape(app, is_open=False).status_code == 401

@@ -66,7 +66,9 @@ class Filter:
     blocked: Annotated[bool | None, Query(description="Whether no worker can run them.")] = None
     id_prefix: Annotated[str, Query(max_length=255)] = ""
     parent_id: Annotated[str | None, Query(max_length=255, description="Only the children of this one.")] = None
-    attribute: Annotated[list[Attribute] | None, Query(max_length=20, description="name=value; several must all hold.")] = None
+    attribute: Annotated[
+        list[Attribute] | None, Query(max_length=20, description="name=value; several must all hold.")
+    ] = None
     created_from: Annotated[datetime | None, Query()] = None
     created_to: Annotated[datetime | None, Query()] = None
 

@@ -313,7 +313,7 @@ def test_a_key_means_one_start_of_one_workflow(harmed):
         for value in (1, 1, 2)
     )
 
-    assert (first.status, again.status, other.status) == (201, 202, 409)
+    assert (first.status, again.status, other.status) == (202, 202, 409)
     assert first.json["execution_id"] == again.json["execution_id"]
 
 
