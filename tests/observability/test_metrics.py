@@ -20,6 +20,7 @@ from flux.errors import StoreError
 from flux.observability import metrics as metrics_module
 from flux.observability.metrics import Metrics
 from flux.ports import MessageKind, NewExecution
+from flux.server.tokens import digest
 from flux.store.sqlite import SqliteStore
 
 SECOND = 1_000_000

@@ -14,7 +14,16 @@ from flux.store.sqlite import SqliteStore
 
 FOLDER = Path(flux.store.sqlite.__file__).with_suffix("")
 STATEMENTS = {file.stem: file.read_text() for file in sorted(FOLDER.glob("*_*.sql"))}
-SCANS = {"count_executions", "list_executions", "list_workers", "release_orphans", "search_executions", "show_workers"}
+SCANS = {
+    "count_executions",
+    "count_states",
+    "list_executions",
+    "list_workers",
+    "measure_queue",
+    "release_orphans",
+    "search_executions",
+    "show_workers",
+}
 
 
 def schema(connection: sqlite3.Connection) -> list[tuple[str, ...]]:
