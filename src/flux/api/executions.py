@@ -150,7 +150,7 @@ async def list_executions(
 @router.get("/{execution_id}")
 async def get_execution(here: Here, execution_id: ExecutionId, wait: Wait = 0) -> models.ExecutionDetails:
     """Show an execution; with `wait`, when it is finished or paused."""
-    return await details(here, await here.until_settled(execution_id, wait))
+    return await details(here, await here.until_settled(here.control.row(execution_id), wait))
 
 
 @router.get("/{execution_id}/events")
@@ -173,7 +173,8 @@ async def resume(
     """Answer a pause."""
     await asyncio.to_thread(here.control.resume, execution_id, body.input, name=body.name, client_id=body.client_id)
     here.work()
-    return await settled(here, execution_id, wait, response)
+    row = here.control.row(execution_id)
+    return await settled(here, row, wait, response)
 
 
 @router.post("/{execution_id}/signal", status_code=202)
@@ -189,7 +190,8 @@ async def cancel(here: Here, execution_id: ExecutionId, response: Response, wait
     """Ask an execution to clean up and end."""
     await asyncio.to_thread(here.control.cancel, execution_id)
     here.work()
-    return await settled(here, execution_id, wait, response)
+    row = here.control.row(execution_id)
+    return await settled(here, row, wait, response)
 
 
 @router.post("/{execution_id}/retry", status_code=201)
@@ -216,9 +218,9 @@ async def fork(here: Here, execution_id: ExecutionId, body: Fork, response: Resp
     return await details(here, row)
 
 
-async def settled(here: Here, execution_id: str, seconds: float, response: Response) -> models.ExecutionDetails:
+async def settled(here: Here, row: ExecutionRow, seconds: float, response: Response) -> models.ExecutionDetails:
     """An execution when it is finished or paused, with 200; or as it is after so much time, with 202."""
-    row = await here.until_settled(execution_id, seconds)
+    row = await here.until_settled(row, seconds)
     response.status_code = 200 if is_settled(row) else 202
     return await details(here, row)
 
@@ -231,11 +233,12 @@ async def details(here: Here, row: ExecutionRow) -> models.ExecutionDetails:
 def _details(here: Here, row: ExecutionRow) -> models.ExecutionDetails:
     control = here.control
     attributes = control.catalogue.attributes([row.execution_id]).get(row.execution_id, {})
-    beginning = control.catalogue.events(row.execution_id, after=0, limit=2)
-    end = control.catalogue.events(row.execution_id, after=row.last_seq - 1, limit=1)
-    ends = beginning[:1] if row.last_seq == row.first_seq else [*beginning, *end]
+    ends = control.catalogue.events(row.execution_id, after=0, limit=2)
+    if row.last_seq > row.first_seq + 1:
+        ends += control.catalogue.events(row.execution_id, after=row.last_seq - 1, limit=1)
     context: ExecutionContext[Any] = ExecutionContext(row.execution_id, row.workflow, ends, row.state)
-    pauses = [pause.name for pause in control.store.pauses(row.execution_id)] if not row.state.is_finished else []
+    has_pauses = row.last_seq > row.first_seq and not row.state.is_finished
+    pauses = [pause.name for pause in control.store.pauses(row.execution_id)] if has_pauses else []
     return models.details(row, attributes, context, pauses)
 
 

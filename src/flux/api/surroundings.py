@@ -30,17 +30,19 @@ class Surroundings:
     work: Callable[[], None] = lambda: None
     secrets: Callable[[], SecretManager] | None = None
 
-    async def until_settled(self, execution_id: str, seconds: float) -> ExecutionRow:
+    async def until_settled(self, row: ExecutionRow, seconds: float) -> ExecutionRow:
         """The execution, when it is finished or paused, or when so much time has passed.
 
-        Raises:
-            ExecutionContextNotFoundError: There is none of that id.
+        Args:
+            row: It, as it was a moment ago.
         """
+        if not seconds:
+            return row
         loop = asyncio.get_running_loop()
         give_up_at = loop.time() + seconds
-        with self.news.about(execution_id) as changed:
+        with self.news.about(row.execution_id) as changed:
             while True:
-                row = self.control.row(execution_id)
+                row = self.control.row(row.execution_id)
                 left = give_up_at - loop.time()
                 if is_settled(row) or left <= 0 or not await wait(changed, left):
                     return row

@@ -69,7 +69,7 @@ async def start(
     )
     here.work()
     response.headers["Location"] = f"/api/executions/{row.execution_id}"
-    return await executions.settled(here, row.execution_id, wait, response)
+    return await executions.settled(here, row, wait, response)
 
 
 def _shown(workflow: PublishedWorkflow) -> Workflow:

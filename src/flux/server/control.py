@@ -60,6 +60,7 @@ class Control(Messages):
     ) -> None:
         super().__init__(store, clock, nudge)
         self.catalogue, self.loaded = catalogue, dict(workflows or {})
+        self._published = {name: schemas.published(workflow) for name, workflow in self.loaded.items()}
         self._secrets = secrets
 
     # -- what there is
@@ -67,7 +68,7 @@ class Control(Messages):
     def workflows(self) -> list[PublishedWorkflow]:
         """What can be started: what is loaded here, and what workers have published."""
         known = {each.name: each for each in self.catalogue.workflows()}
-        known |= {name: schemas.published(workflow) for name, workflow in self.loaded.items()}
+        known |= self._published
         return [known[name] for name in sorted(known)]
 
     def workflow(self, name: str) -> PublishedWorkflow:
@@ -125,7 +126,8 @@ class Control(Messages):
             attributes=checked,
         )
         append = scheduled(id_, create, data, is_checked=name in self.loaded)
-        is_new = self.store.get(id_) is None and self._stored(append)
+        is_named = execution_id is not None or key is not None
+        is_new = not (is_named and self.store.get(id_) is not None) and self._stored(append)
         row = self.row(id_)
         if not is_new and (row.workflow != name or row.start_digest != create.start_digest):
             what = f"the execution {id_!r}" if execution_id is not None else f"the key {key!r}"
@@ -149,7 +151,7 @@ class Control(Messages):
                     f"the input of {name!r} holds a secret that it requests, at {path}, and would be recorded: leave "
                     "it out, and let the task that needs the secret request it"
                 )
-        return schemas.published(workflow), data
+        return self._published[name], data
 
     def _stored(self, append: Append) -> bool:
         """Create an execution; False if its id was taken a moment ago."""
