@@ -41,10 +41,10 @@ def nobody_checks_the_fence(patch: Patch) -> None:
 def a_claim_makes_no_new_fence(patch: Patch) -> None:
     claim = MemoryStore._claim
 
-    def unraised(self: MemoryStore, found: Any, worker: str, now: int) -> Any:
+    def unraised(self: MemoryStore, found: Any, *claimed: Any) -> Any:
         if found.row.fence:
             found.set(fence=found.row.fence - 1)
-        return claim(self, found, worker, now)
+        return claim(self, found, *claimed)
 
     patch.setattr(MemoryStore, "_claim", unraised)
 
@@ -240,7 +240,7 @@ def an_outcome_is_recorded_twice_after_a_rescue(patch: Patch) -> None:
 
 
 def the_lease_is_never_checked(patch: Patch) -> None:
-    patch.setattr(lease.Lease, "is_trusted", lambda self: True)
+    patch.setattr(lease.Lease, "is_trusted", lambda self, **_: True)
 
 
 def what_is_owed_is_not_given_back(patch: Patch) -> None:
@@ -329,7 +329,7 @@ def a_child_tells_its_parent_before_its_commit(patch: Patch) -> None:
         if transition is Transition.COMPLETE and parent is not None:
             last = self._history.events[-1]
             told = {"call_id": row.parent_call, "name": last.type.value, "data": last.data, "sent_at": last.time_us}
-            parent._calls.child_ended(Message(id=-1, kind=MessageKind.CHILD, **told))
+            parent.calls.child_ended(Message(id=-1, kind=MessageKind.CHILD, **told))
         park(self, transition, *args, **options)
 
     patch.setattr(runner.Runner, "begin", registered)

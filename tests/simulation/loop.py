@@ -18,6 +18,23 @@ class Time(Protocol):
     us: int
 
 
+class _InOrder(dict[Any, None]):
+    """As a set, in order: a set of tasks has them by their addresses, and a seed would not take one course."""
+
+    add = dict.setdefault
+
+    def discard(self, each: Any) -> None:
+        self.pop(each, None)
+
+
+class OrderedGroup(asyncio.TaskGroup):
+    """A group that cancels its tasks in the order in which they were made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._tasks = _InOrder()
+
+
 class ProcessLoop(asyncio.BaseEventLoop):
     """Asyncio's own loop, but for how it runs: callback by callback, and anything may happen between two of them.
 

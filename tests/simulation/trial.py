@@ -12,6 +12,7 @@ from flux.errors import StoreError
 from flux.store.memory import Memory
 from simulation.checker import Checker
 from simulation.faults import Mix
+from simulation.loop import OrderedGroup
 from simulation.people import Client
 from simulation.plan import Plan
 from simulation.process import NEWS_SECONDS, Process
@@ -153,6 +154,7 @@ def _installed(universe: Universe) -> Iterator[None]:
         return universe.running
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(mock.patch.object(asyncio, "TaskGroup", OrderedGroup))
         stack.enter_context(mock.patch.object(lease, "new_id", lambda: f"worker-{universe.next_number()}"))
         stack.enter_context(mock.patch.object(engine, "NEWS_SECONDS", NEWS_SECONDS))
         stack.callback(launcher.install, launcher.install(lambda: running().app))

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from flux import serde
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import ExecutionState
@@ -361,8 +360,10 @@ class Life:
     def _send(self, client_id: str, send: Send, to: str | None = None) -> None:
         execution_id = to or send.execution_id
         try:
-            value = serde.encode(send.value)
-            self.process.app._send(send.kind, execution_id, None, value, send.name, client_id)
+            if send.kind is MessageKind.CANCEL:
+                self.process.app.send_cancel(execution_id)
+            else:
+                self.process.app.send_signal(execution_id, send.name, send.value, client_id=client_id)
         except ExecutionConflictError:
             assert self.store.get(execution_id).state.is_finished
         self._memory.sent.add(client_id)

@@ -150,7 +150,8 @@ async def _as_completed(path: str, several: list[Program]) -> Any:
     async def numbered(i: int, inner: Program) -> Any:
         return i, await run(inner, f"{path}{i}")
 
-    found = [await each for each in asyncio.as_completed([numbered(i, inner) for i, inner in enumerate(several)])]
+    begun = [asyncio.ensure_future(numbered(i, inner)) for i, inner in enumerate(several)]  # In order, also in a task.
+    found = [await each for each in asyncio.as_completed(begun)]
     return [value for _, value in sorted(found, key=lambda pair: pair[0])]
 
 

@@ -24,7 +24,7 @@ def server(tmp_path):
     """A server as a process of its own: its id, and its port."""
     (tmp_path / "flows.py").write_text(
         "from flux import ExecutionContext, workflow\n\n\n@workflow\n"
-        "async def doubling(ctx: ExecutionContext[object]) -> object:\n    return ctx.input\n"
+        "async def twofold(ctx: ExecutionContext[object]) -> object:\n    return ctx.input\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-m", "flux", "server", "flows.py", "--port", "0"],
@@ -35,8 +35,8 @@ def server(tmp_path):
     )
     port = int(re.search(r":(\d+)", process.stderr.readline())[1])
     lines = ("Content-Type: application/json", "Content-Length: 2", "Connection: close")
-    with connected(port, raw("POST", "/api/workflows/doubling/executions", *lines, body=b"{}")) as client:
-        assert read_all(client).startswith(b"HTTP/1.1 201 ")  # What it loads at first does not count.
+    with connected(port, raw("POST", "/api/workflows/twofold/executions", *lines, body=b"{}")) as client:
+        assert read_all(client).startswith(b"HTTP/1.1 202 ")  # What it loads at first does not count.
     yield process.pid, port
     process.terminate()
     process.wait(10)

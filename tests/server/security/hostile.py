@@ -30,7 +30,7 @@ async def double(number: int) -> int:
 
 
 @workflow
-async def doubling(ctx: ExecutionContext[Any]) -> Any:
+async def twofold(ctx: ExecutionContext[Any]) -> Any:
     await pause("go")
     return await double(2)
 
@@ -144,7 +144,7 @@ class Harmed:
             limits=limits,
             **more,
         )
-        control = control or self.app.control([doubling.definition])
+        control = control or self.app.control([twofold.definition])
         return create_application(control, access=access, keeper=lambda: self.app.secrets)
 
     def ask(
@@ -176,7 +176,7 @@ class Harmed:
 
     def start(self, execution_id: str, value: Any = None) -> Answer:
         body = {"input": value, "execution_id": execution_id}
-        return self.ask("POST", "/api/workflows/doubling/executions", data=body)
+        return self.ask("POST", "/api/workflows/twofold/executions", data=body)
 
     def close(self) -> None:
         self.app.close()

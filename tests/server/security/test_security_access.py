@@ -24,7 +24,7 @@ def _paths(route):
         for inner in route.effective_candidates():
             yield from _paths(inner)
     else:
-        yield route.path.replace("{name:path}", "doubling").replace("{", "").replace("}", "")
+        yield route.path.replace("{name:path}", "twofold").replace("{", "").replace("}", "")
 
 
 def statuses(harmed, path, **more) -> dict[str, int]:
@@ -38,7 +38,7 @@ def test_every_route_is_listed(harmed):
     }
 
     assert {"/api/workflows", "/api/stream", "/api/openapi.json", "/api/tokens", *OPEN} <= set(found)
-    assert {path.replace("doubling", "name") for path in found} == documented | {"/api/openapi.json"}
+    assert {path.replace("twofold", "name") for path in found} == documented | {"/api/openapi.json"}
 
 
 @pytest.mark.parametrize("kind", ["none", "wrong", "expired", "revoked", "empty", "basic"])
@@ -215,7 +215,7 @@ def test_a_page_of_another_site_changes_nothing(harmed):
             ("GET", path)
             for path in ("/api/executions", "/api/executions/mine?wait=60", "/api/stream", "/api/openapi.json")
         ],
-        ("POST", "/api/workflows/doubling/executions"),
+        ("POST", "/api/workflows/twofold/executions"),
         *[("POST", f"/api/executions/mine/{verb}") for verb in ("resume", "cancel", "signal", "retry", "fork")],
         ("DELETE", "/api/tokens/admin"),
         ("PUT", "/api/secrets/KEY"),

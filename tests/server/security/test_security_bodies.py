@@ -15,7 +15,7 @@ from flux.api import receiving
 from flux.api.guard import Limits
 from server.security.hostile import connected, listening, raw, read_all
 
-START = "/api/workflows/doubling/executions"
+START = "/api/workflows/twofold/executions"
 RESUME = "/api/executions/mine/resume"
 
 

@@ -124,7 +124,7 @@ def test_a_cursor_that_was_made_up_gives_no_more_than_there_is(harmed):
 def test_attributes_are_names_and_values_whatever_they_hold(harmed):
     for n, text in enumerate(each for each in SQL if 0 < len(each) <= 256):
         body = {"execution_id": f"mine-{n}", "attributes": {text: text}}
-        assert harmed.ask("POST", "/api/workflows/doubling/executions", data=body).status in {202, 422}
+        assert harmed.ask("POST", "/api/workflows/twofold/executions", data=body).status in {202, 422}
         found = ids(harmed.ask("GET", f"/api/executions?{query(attribute=f'{text}={text}')}"))
 
         assert found in ([f"mine-{n}"], []), text
@@ -263,7 +263,7 @@ def test_the_control_a_route_that_opens_what_it_is_told_is_found(harmed, tmp_pat
 def test_an_id_that_a_caller_chooses_is_one_that_can_name_a_file(harmed):
     for hostile in set(PATHS) - {"CON"}:  # A file like any other here.
         body = {"input": None, "execution_id": hostile}
-        answer = harmed.ask("POST", "/api/workflows/doubling/executions", data=body)
+        answer = harmed.ask("POST", "/api/workflows/twofold/executions", data=body)
 
         assert (answer.status, answer.is_problem()) == (422, True), hostile
     assert ids(harmed.ask("GET", "/api/executions")) == []
@@ -275,7 +275,7 @@ def test_an_id_that_a_caller_chooses_is_one_that_can_name_a_file(harmed):
 def test_what_is_sent_to_one_execution_reaches_no_other(harmed):
     for name in ("mine", "mine2", "other"):
         harmed.start(name)
-    start = "/api/workflows/doubling/executions"
+    start = "/api/workflows/twofold/executions"
 
     for path, data, status in [
         ("/api/executions/mine/resume", {"input": 1, "execution_id": "other"}, 422),
@@ -309,7 +309,7 @@ def test_the_control_an_execution_that_is_found_by_its_beginning_is_found_out(ha
 def test_a_key_means_one_start_of_one_workflow(harmed):
     headers = {"content-type": "application/json", "idempotency-key": "k"}
     first, again, other = (
-        harmed.ask("POST", "/api/workflows/doubling/executions", headers=headers, data={"input": value})
+        harmed.ask("POST", "/api/workflows/twofold/executions", headers=headers, data={"input": value})
         for value in (1, 1, 2)
     )
 
