@@ -65,7 +65,7 @@ def test_each_of_a_hundred_backups_under_load_is_whole_and_its_executions_go_on(
         checker.look(ids())
         acknowledged.append(sum(map(len, checker.histories.values())))
     assert acknowledged == sorted(acknowledged)
-    assert len(set(acknowledged)) > BACKUPS / 2
+    assert len(set(acknowledged)) > BACKUPS / 5  # However slow the machine is.
     for folder in folders[:: BACKUPS // CONTINUED]:
         assert work(folder) == []
         with closing(SqliteStore(folder / ".flux" / "flux.db")) as store:

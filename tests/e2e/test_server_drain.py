@@ -167,6 +167,8 @@ def test_a_kill_in_place_of_a_drain_is_found(tmp_path):
     with site_of(tmp_path) as (site, workers):
         workers += [site.worker(), site.worker()]
         site.start(20)
+        wait_for(lambda: site.owned_by(site.name_of(workers[0])))
+        time.sleep(0.2)  # Its tasks are under way.
         with pytest.raises(BrokenPromise, match="it ended with -9"):
             site.drain(workers[0], signal.SIGKILL)
         with pytest.raises(BrokenPromise):
