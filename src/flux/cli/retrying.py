@@ -59,7 +59,7 @@ def fork(
     here, row = find(execution_id)
     value = MISSING if input_ is None else inputs.parse(input_)
     if value is not MISSING and not isinstance(here, Remote):  # No worker may have told yet what it has to be.
-        here.loaded[row.workflow] = workflow_of(row, file).definition
+        here.load(workflow_of(row, file).definition)
     new = here.fork(row.execution_id, seq=seq, value=value, new_execution_id=new_id)
     message(f"forked {row.execution_id} as {new.execution_id}", style="good")
     return run_on_if_free(here, new.execution_id, file, no_run=no_run, as_json=as_json)

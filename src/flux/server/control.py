@@ -59,9 +59,17 @@ class Control(Messages):
         workflows: Mapping[str, WorkflowDefinition] | None = None,
     ) -> None:
         super().__init__(store, clock, nudge)
-        self.catalogue, self.loaded = catalogue, dict(workflows or {})
-        self._published = {name: schemas.published(workflow) for name, workflow in self.loaded.items()}
+        self.catalogue = catalogue
+        self.loaded: dict[str, WorkflowDefinition] = {}
+        self._published: dict[str, PublishedWorkflow] = {}
+        for workflow in (workflows or {}).values():
+            self.load(workflow)
         self._secrets = secrets
+
+    def load(self, workflow: WorkflowDefinition) -> None:
+        """Check inputs of a workflow by its code from now on."""
+        self.loaded[workflow.name] = workflow
+        self._published[workflow.name] = schemas.published(workflow)
 
     # -- what there is
 
