@@ -21,7 +21,7 @@ class Arguments:
 
     Args:
         named: By parameter name, as history shows them.
-        data: `named`, encoded: what replay compares.
+        data: `named`, encoded: what replay compares; empty where nothing is recorded.
         instance: The object a method is bound to; it is no part of what is recorded.
     """
 
@@ -31,7 +31,7 @@ class Arguments:
 
     def copy(self) -> Mapping[str, Any]:
         """The arguments by name, as a replay would give them: nobody else holds these objects."""
-        if all(map(serde.is_plain, self.named.values())):
+        if not self.data or serde.PLAIN.issuperset(map(type, self.named.values())):
             return self.named
         return serde.decode_arguments(self.data, dict(self.named))
 

@@ -98,7 +98,7 @@ class ExecutionEvent:
 
     def remember(self, value: Any) -> None:
         """Keep a plain value that `data` was just encoded from, so that it need not be decoded."""
-        if serde.is_plain(value):
+        if type(value) in serde.PLAIN:
             self._value = value
 
     def undecoded(self) -> "ExecutionEvent":
@@ -116,7 +116,7 @@ class ExecutionEvent:
 
     def value_copy(self) -> Any:
         """The value, as an object that nobody else holds."""
-        if self._value is not _UNDECODED and serde.is_plain(self._value):
+        if type(self._value) in serde.PLAIN:
             return self._value
         return None if self.data is None else serde.decode(self.data)
 

@@ -1,7 +1,7 @@
 """A history, indexed by call: one lookup per call on replay, however long it is."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from flux import serde
 from flux.domain.events import ExecutionEvent, ExecutionEventType
@@ -27,7 +27,7 @@ class CallRecord:
     """What history knows of one call."""
 
     started: ExecutionEvent | None = None  # A timer has none: arming it writes nothing.
-    progress: list[ExecutionEvent] = field(default_factory=list)  # Attempts, pauses: all between start and outcome.
+    progress: Sequence[ExecutionEvent] = ()  # Attempts, pauses: all between start and outcome; most calls have none.
     outcome: ExecutionEvent | None = None
 
     def is_start_of(self, name: str, data: bytes) -> bool:
@@ -59,19 +59,22 @@ class History:
     def append(self, event: ExecutionEvent) -> None:
         """Add the next event."""
         self.events.append(event)
-        if not event.call_id:
+        call_id, type_ = event.call_id, event.type
+        if not call_id:
             return
-        record = self.calls.get(event.call_id)
+        record = self.calls.get(call_id)
         if record is None:
-            record = self.calls[event.call_id] = CallRecord()
-        if event.type is Type.TASK_STARTED:
+            record = self.calls[call_id] = CallRecord()
+        if type_ is Type.TASK_STARTED:
             record.started = event
-        elif (event.type in _OUTCOMES and event.detail_data != ROLLS_BACK) or (
-            event.type in _ROLLED_BACK and record.is_rolling_back
+        elif (type_ in _OUTCOMES and event.detail_data != ROLLS_BACK) or (
+            type_ in _ROLLED_BACK and record.is_rolling_back
         ):
             record.outcome = event
-        else:
+        elif isinstance(record.progress, list):
             record.progress.append(event)
+        else:
+            record.progress = [event]
 
     def undo(self) -> None:
         """Take back the last event, one of the workflow itself: it was not stored, and something comes before it."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux import serde
 from flux.clock import Clock
-from flux.domain.definitions import TaskDefinition, TaskMetadata, keep
+from flux.domain.definitions import Arguments, TaskDefinition, TaskMetadata, keep
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.redaction import Redactor
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 MICROSECONDS = 1_000_000
 # Recorded while an attempt runs: they do not say how far the attempts have come.
 _THREAD_LEFT = "Its thread was left behind, because Python cannot stop a thread."
+_NO_KEYWORDS: Mapping[str, Any] = {}
 _ASIDE = frozenset({Type.TASK_PAUSED, Type.TASK_RESUMED, Type.TASK_PROGRESS, Type.TASK_CANCELLED})
 
 
@@ -50,8 +51,7 @@ class Attempts:
     Args:
         task: What is called.
         call_id: Of the call, for messages.
-        arguments: Gives the arguments by name, for each attempt a copy of its own.
-        instance: The object a method is bound to.
+        arguments: With what; each attempt gets a copy of its own, unless they were not encoded.
         around: Where each step is written, and what else they need.
         progress: What history already has between the start of the call and its outcome.
         was_interrupted: Whether an attempt may have begun, in a process that did not finish it.
@@ -63,8 +63,7 @@ class Attempts:
         self,
         task: TaskDefinition,
         call_id: str,
-        arguments: Callable[[], Mapping[str, Any]],
-        instance: Any,
+        arguments: Arguments,
         *,
         around: Surroundings,
         clock: Clock,
@@ -74,7 +73,7 @@ class Attempts:
         was_interrupted: bool = False,
         redactor: Redactor | None = None,
     ) -> None:
-        self._task, self._call_id, self._arguments, self._instance = task, call_id, arguments, instance
+        self._task, self._call_id, self._given, self._instance = task, call_id, arguments, arguments.instance
         self._grace_seconds, self._was_interrupted = grace_seconds, was_interrupted
         self._around, self._clock, self._threads = around, clock, threads
         self._progress = [event for event in progress if event.type not in _ASIDE] if progress else progress
@@ -96,28 +95,39 @@ class Attempts:
 
     async def run(self) -> Succeeded | Failed:
         """Make attempts until one succeeds or none is left, and settle what follows from that."""
-        last = self._progress[-1] if self._progress else None
-        match last.type if last is not None else None:
+        return await (self._go_on() if self._progress else self._try(0))
+
+    async def _go_on(self) -> Succeeded | Failed:
+        """Go on where the history ends."""
+        last = self._progress[-1]
+        match last.type:
             case Type.TASK_FALLBACK_STARTED | Type.TASK_FALLBACK_COMPLETED | Type.TASK_FALLBACK_FAILED:
                 return await self._fall_back(self._recorded_failure())
             case Type.TASK_ROLLBACK_STARTED | Type.TASK_ROLLBACK_COMPLETED | Type.TASK_ROLLBACK_FAILED:
                 return await self._fail_after_rollback(self._recorded_failure())
-            case Type.TASK_RETRY_COMPLETED if last is not None:
+            case Type.TASK_RETRY_COMPLETED:
                 output = last.value["output"]
                 return Succeeded(output, self._task.encode(output))
-            case Type.TASK_RETRY_FAILED if last is not None and not last.detail["due_at"]:
+            case Type.TASK_RETRY_FAILED if not last.detail["due_at"]:
                 return await self._settle(_retried(int(last.value["current_attempt"]), last.detail["error"]))
             case _:
-                return await self._try()
+                return await self._try(await self._resume_attempts())
 
     # -- attempts and retries
 
-    async def _try(self) -> Succeeded | Failed:
-        attempt = await self._resume_attempts()
+    async def _try(self, attempt: int) -> Succeeded | Failed:
+        """Make this attempt, 0 for the original, and retries after it."""
+        task = self._task
         while True:
             try:
-                self._refuse_second_run(attempt)
-                value, data = await self._result(attempt)
+                if self._was_interrupted:
+                    self._refuse_second_run(attempt)
+                keywords = self._keywords(attempt) if task.secret_requests or task.metadata else _NO_KEYWORDS
+                value = await self._attempt(task.func, task.timeout_seconds, keywords)
+                if task.output_storage is None and self._redactor is None:
+                    data = task.encode(value)
+                else:
+                    value, data = await self._kept(value, f"the result of {task.name!r}")
             except Exception as error:
                 if self.is_given_up:
                     raise asyncio.CancelledError from error
@@ -132,12 +142,6 @@ class Attempts:
             if is_final or not self._task.retry.allows(attempt, failure.error):
                 return await self._give_up(attempt, failure)
             attempt = await self._next_attempt(attempt, failure.error)
-
-    async def _result(self, attempt: int) -> tuple[Any, bytes]:
-        """Make one attempt; gives its value as the history has it, and that encoded."""
-        task = self._task
-        value = await self._attempt(task.func, task.timeout_seconds, self._keywords(attempt))
-        return await self._kept(value, f"the result of {task.name!r}")
 
     async def _kept(self, value: Any, what: str) -> tuple[Any, bytes]:
         """A result as the history has it, and that encoded."""
@@ -181,7 +185,7 @@ class Attempts:
 
     def _refuse_arguments(self, redactor: Redactor) -> None:
         """Raises: InvalidValueError: An argument holds a secret that the task requests."""
-        named = self._arguments()
+        named = self._given.copy()
         if (path := redactor.find(named, self._task.encode_arguments(named), path="arguments")) is not None:
             raise InvalidValueError(
                 f"{self._task.name!r} was called with a secret that it requests, at {path}: leave the argument out, "
@@ -190,7 +194,7 @@ class Attempts:
 
     def _refuse_second_run(self, attempt: int) -> None:
         """Raises: TaskInterruptedError: This attempt may have run, and may run at most once."""
-        if self._was_interrupted and self._task.at_most_once:
+        if self._task.at_most_once:
             self._was_interrupted = False
             raise TaskInterruptedError(
                 f"attempt {attempt + 1} of {self._task.name!r} was interrupted, and it may run at most once: find out "
@@ -303,7 +307,7 @@ class Attempts:
     async def _begin(self, started: Type, failure: _Failure) -> None:
         if not any(event.type is started for event in self._progress):
             detail = serde.encode({"error": failure.error, "inner": failure.inner})
-            self._record(started, self._task.encode_arguments(self._arguments()), detail)
+            self._record(started, self._task.encode_arguments(self._given.copy()), detail)
         await self._around.before_acting()
 
     def _done(self, *types: Type) -> ExecutionEvent | None:
@@ -325,13 +329,18 @@ class Attempts:
             ExecutionTimeoutError: It took longer than `timeout` seconds.
         """
         attempt = self._around.begin(part)
-        if attempt is not None:
-            attempt.redactor = self._redactor
-        call = functools.partial(self._call, attempt, function, keywords)
         try:
-            return await (self._within(timeout, attempt, function, call) if timeout else call())
+            if attempt is not None:
+                attempt.redactor = self._redactor
+            if not timeout:
+                return await self._call(attempt, function, keywords)
+            call = functools.partial(self._call, attempt, function, keywords)
+            return await self._within(timeout, attempt, function, call)
         finally:
-            await self._around.end(attempt)
+            if attempt is not None:
+                if attempt.has_open_calls:
+                    await attempt.end()
+                self._around.end(attempt)
 
     async def _within(
         self,
@@ -403,7 +412,7 @@ class Attempts:
         self, function: Callable[..., Any], keywords: Mapping[str, Any], on_start: Callable[[], None] | None
     ) -> Any:
         """Call it where it belongs: async functions on this loop, others in a thread or a process of ours."""
-        arguments, parameters = self._arguments(), self._task.parameters
+        arguments, parameters = self._given.copy(), self._task.parameters
         if self._task.in_process and function is self._task.func:
             return await self._around.run_in_process(function, {**arguments, **keywords}, on_start)
         target = function if self._instance is None else functools.partial(function, self._instance)

@@ -80,6 +80,7 @@ class Log:
         self._blocked: tuple[str, str] | None = None
         self.is_dirty = False
         self.is_closed = False
+        journal.log_opened()
 
     def record(
         self,
@@ -98,7 +99,8 @@ class Log:
         self.history.append(event)
         if data is not None:
             self._waiting_bytes += len(data)
-        self._touch()
+        if not self.is_dirty:
+            self._touch()
         return event
 
     def pause_opened(self, pause: Pause) -> None:
@@ -169,6 +171,8 @@ class Log:
 
     def close(self) -> None:
         """Record and call back nothing more."""
+        if not self.is_closed:
+            self._journal.log_closed()
         self.is_closed = True
         self._waiters.clear()
         self._events.clear()
@@ -296,6 +300,7 @@ class Journal:
         self, committer: Committer, host: asyncio.AbstractEventLoop, clock: Clock, *, inline: bool = False
     ) -> None:
         self.clock = clock
+        self._open_logs = 0
         self._active_attempts = 0  # That run on this loop now: while there are any, it must not block.
         self._follower = Follower(host)
         self._committer, self._host, self._inline = committer, host, inline
@@ -309,13 +314,24 @@ class Journal:
             self._is_scheduled = True
             self._host.call_soon(self._flush)
 
-    def count_attempts(self, change: int) -> None:
-        """Note that user code of an attempt begins (1) or has ended (-1) on this loop."""
-        self._active_attempts += change
-        if change > 0:
-            self._follower.begin()
-        else:
-            self._follower.end()
+    def log_opened(self) -> None:
+        """One more execution is under way on this loop."""
+        self._open_logs += 1
+
+    def log_closed(self) -> None:
+        """It is not any more."""
+        self._open_logs -= 1
+        if not self._open_logs:
+            self._follower.rest()
+
+    def attempt_began(self) -> None:
+        """User code of an attempt begins on this loop."""
+        self._active_attempts += 1
+        self._follower.begin()
+
+    def attempt_ended(self) -> None:
+        """It has ended."""
+        self._active_attempts -= 1
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Call back in the host loop's next turn."""

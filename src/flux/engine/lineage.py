@@ -8,7 +8,7 @@ import asyncio
 import contextvars
 import weakref
 from asyncio import events as asyncio_events
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,22 +24,29 @@ class Branch:
 
     Attributes:
         attempt: Whose.
-        ancestors: The branches that created it, and itself.
     """
 
-    __slots__ = ("_calls", "_children", "_path", "ancestors", "attempt")
+    __slots__ = ("_calls", "_children", "_creator", "_path", "attempt")
 
-    def __init__(self, attempt: "Attempt", path: str = "", creators: frozenset["Branch"] = frozenset()) -> None:
+    def __init__(self, attempt: "Attempt", path: str = "", creator: "Branch | None" = None) -> None:
         self.attempt = attempt
-        self.ancestors = creators | {self}
+        self._creator = creator
         self._path = path
         self._children = self._calls = 0
+
+    @property
+    def ancestors(self) -> "Iterator[Branch]":
+        """The branch itself, and those that created it."""
+        branch: Branch | None = self
+        while branch is not None:
+            yield branch
+            branch = branch._creator
 
     def child(self) -> "Branch":
         """The branch of the next asyncio task that this one creates."""
         self._children += 1
         path = f"{self._path}.{self._children}" if self._path else str(self._children)
-        return Branch(self.attempt, path, self.ancestors)
+        return Branch(self.attempt, path, self)
 
     def next_call(self) -> str:
         """The next call of this branch, as a name that no other branch of the attempt uses."""
@@ -60,6 +67,12 @@ def enter(branch: Branch) -> None:
     _BRANCH.set(branch)
 
 
+def exit(task: "asyncio.Task[Any]") -> None:  # noqa: A001 - of `enter`.
+    """The asyncio task that runs belongs to no attempt any more: what the engine does in it is its own."""
+    setattr(task, _ATTRIBUTE, None)
+    _BRANCH.set(None)
+
+
 def leave() -> None:
     """What this context starts from now on belongs to no attempt."""
     _BRANCH.set(None)
@@ -68,28 +81,25 @@ def leave() -> None:
 class Follower:
     """Gives asyncio tasks that are created within attempts on one loop their branch.
 
-    Its factory is in place while attempts run only, and hands on to the one that was there.
+    Its factory hands on to the one that was there, and is in place from the first attempt until `rest`.
     """
 
     def __init__(self, host: asyncio.AbstractEventLoop) -> None:
         self._host = weakref.ref(host)
         self._factory = self._create
         self._before: Callable[..., Any] | None = None
-        self._attempts = 0
 
     def begin(self) -> None:
         """An attempt begins; a factory that was set meanwhile is followed, too."""
-        self._attempts += 1
         host = self._host()
         if host is not None and host.get_task_factory() is not self._factory:
             self._before = host.get_task_factory()
             host.set_task_factory(self._factory)
 
-    def end(self) -> None:
-        """An attempt has ended; after the last one the loop is as it was."""
-        self._attempts -= 1
+    def rest(self) -> None:
+        """No attempt is near: the loop is as it was."""
         host = self._host()
-        if not self._attempts and host is not None and host.get_task_factory() is self._factory:
+        if host is not None and host.get_task_factory() is self._factory:
             host.set_task_factory(self._before)
 
     def _create(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:

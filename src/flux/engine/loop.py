@@ -109,12 +109,13 @@ class BodyLoop(asyncio.AbstractEventLoop):
         self._generators: list[Any] = []
         self._generators_limit = ALIVE_LIMIT
         self._draining = False
-        self._unloading = False
+        self.is_unloading = False
         self._refusals = 0
         self._task_factory: Any = None
         self._spins = self._armed = 0
         self.impurity: BodyError | None = None  # What the body did to the world, as the guard saw it.
-        self.current_drain: Drain | None = None  # Read by the watch, from its own thread.
+        self._drain_began = 0.0  # Both are read by the watch, from its own thread.
+        self._drain_thread = 0
 
     # -- what stdlib asyncio asks of a loop
 
@@ -136,7 +137,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
 
     def call_soon(self, callback: Callable[..., Any], *args: Any, context: Any = None) -> Any:  # type: ignore[override]
         handle = asyncio.Handle(callback, args, self, context)
-        if not self._unloading:
+        if not self.is_unloading:
             self._ready.append(handle)
         return handle
 
@@ -148,7 +149,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
     def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Any = None
     ) -> Any:
-        if self._unloading:
+        if self.is_unloading:
             self.refuse_while_unloading()
         if math.isnan(when):
             raise InvalidValueError("a timer is set to nan: give it a number of seconds")
@@ -167,12 +168,12 @@ class BodyLoop(asyncio.AbstractEventLoop):
             self._timers.timer_cancelled(timer)
 
     def create_future(self) -> BodyFuture:
-        if self._unloading:
+        if self.is_unloading:
             self.refuse_while_unloading()
         return BodyFuture(loop=self)
 
     def create_task(self, coro: Any, *, name: Any = None, context: Any = None, **options: Any) -> Any:
-        if self._unloading:
+        if self.is_unloading:
             return self._dead_task(coro)
         context = contextvars.copy_context() if context is None else context
         if self._task_factory is None:
@@ -229,7 +230,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         """Ignored: what a background task raises is logged, and never decides."""
 
     def default_exception_handler(self, context: dict[str, Any]) -> None:
-        if not self._unloading:
+        if not self.is_unloading:
             error = context.get("exception")
             logger.error("in a workflow body: %s", context.get("message"), exc_info=error)
 
@@ -252,10 +253,6 @@ class BodyLoop(asyncio.AbstractEventLoop):
         """Harmless: a body loop holds nothing of the system's."""
 
     # -- what the engine asks of it
-
-    @property
-    def is_unloading(self) -> bool:
-        return self._unloading
 
     @property
     def live_tasks(self) -> list[asyncio.Task[Any]]:
@@ -285,6 +282,12 @@ class BodyLoop(asyncio.AbstractEventLoop):
         """Note that the body made a call, so that a long drain is not mistaken for a busy wait."""
         self._spins = 0
 
+    @property
+    def current_drain(self) -> Drain | None:
+        """The drain that is under way (safe from any thread)."""
+        began = self._drain_began
+        return Drain(began, self._drain_thread) if began else None
+
     def drain(self) -> None:
         """Run what is ready, as the running loop of this thread, until nothing is.
 
@@ -298,17 +301,17 @@ class BodyLoop(asyncio.AbstractEventLoop):
         asyncio_events._set_running_loop(self)
         sys.set_asyncgen_hooks(self._keep_generator, None)
         self._draining, self._spins = True, 0
-        self.current_drain = Drain(time.monotonic(), threading.get_ident())
+        self._drain_thread, self._drain_began = threading.get_ident(), time.monotonic()
         has_moved = True
         try:
-            while has_moved:
+            while has_moved and (self._ready or self._polls):
                 has_moved = self._run_ready()
                 polls, self._polls = self._polls, []
                 for handle in polls:
                     if not handle._cancelled:
                         handle._run()
         finally:
-            self._draining, self.current_drain = False, None
+            self._draining, self._drain_began = False, 0.0
             sys.set_asyncgen_hooks(*hooks)
             asyncio_events._set_running_loop(host)
 
@@ -347,7 +350,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         Synchronous code in `finally`, `__exit__` and `__del__` of the body runs; what it raises is dropped, and its
         logging is muted by `default_exception_handler`.
         """
-        self._unloading = True
+        self.is_unloading = True
         host, hooks = asyncio_events._get_running_loop(), sys.get_asyncgen_hooks()
         asyncio_events._set_running_loop(self)
         sys.set_asyncgen_hooks(self._generators.append, None)

@@ -16,6 +16,7 @@ from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.history import ROLLS_BACK, WITHHELD
 from flux.domain.redaction import Redactor
+from flux.engine import outcomes
 from flux.engine.attempt import Attempt
 from flux.engine.calls import Call, ChildRequest, PauseRequest
 from flux.engine.children import Children
@@ -26,7 +27,7 @@ from flux.engine.promises import Promises
 from flux.engine.surroundings import Failed, RolledBack, Succeeded
 from flux.engine.threads import resolve
 from flux.errors import ExecutionTimeoutError, FluxError
-from flux.ports import CachedResult, Message, Pause
+from flux.ports import Message, Pause
 
 MICROSECONDS = 1_000_000
 _BEGINNINGS = frozenset({Type.TASK_RETRY_STARTED, Type.TASK_FALLBACK_STARTED, Type.TASK_ROLLBACK_STARTED})
@@ -99,8 +100,9 @@ class OpenCalls:
         is_new = record is None or record.started is None
         if is_new:
             data = call.arguments.data
-            if isinstance(call.target, TaskDefinition) and self._holds_secret(call.target, call.arguments):
-                call.name, data = call.target.name, WITHHELD  # A name may be made of arguments.
+            task = call.target
+            if isinstance(task, TaskDefinition) and task.secret_requests and self._holds_secret(task, call.arguments):
+                call.name, data = task.name, WITHHELD  # A name may be made of arguments.
             self._log.record(Type.TASK_STARTED, call.id, call.name, data, call.detail)
         self._open[call.id] = call
         match call.target:
@@ -118,8 +120,6 @@ class OpenCalls:
 
     def _holds_secret(self, task: TaskDefinition, arguments: Arguments) -> bool:
         """Whether the arguments must not be recorded; the attempt, which knows the secrets, then refuses them."""
-        if not task.secret_requests:
-            return False
         try:
             redactor = Redactor(self._parts.secrets(task.secret_requests))
         except FluxError:  # The attempt meets it, too, and says it.
@@ -140,7 +140,7 @@ class OpenCalls:
         if self._deferred is not None:
             self._deferred.append(functools.partial(self._soon, call, pure=pure))
         elif pure and not self._log.is_far_ahead():
-            self.host.call_soon(self._driver.guard, self._launch, call)
+            self._launch(call)
         else:
             self._log.when_durable(functools.partial(self._launch, call))
 
@@ -153,7 +153,6 @@ class OpenCalls:
             case ChildRequest(workflow):
                 self._children.drive(call.id, workflow)
             case TaskDefinition() as task if not self._performer.is_running(call.id):
-                self._begun.add(call.id)
                 progress = self.history.calls[call.id].progress
                 self._performer.perform(call, task, progress, undo=call.id in self._undoing)
             case _:
@@ -167,6 +166,8 @@ class OpenCalls:
 
     def waits_outside(self, call: Call) -> bool:
         """Whether only somebody outside can bring this call's outcome; not recursive, because tasks nest deeply."""
+        if call.id not in self._attempts and isinstance(call.target, TaskDefinition):
+            return False  # The most frequent case, in fewer steps.
         undecided = [call]
         while undecided:
             each = undecided.pop()
@@ -188,7 +189,10 @@ class OpenCalls:
 
     def all_wait_outside(self) -> bool:
         """Whether nothing runs: each call of the body, or left by a call that has ended, waits for somebody outside."""
-        return all(self.waits_outside(each) for each in self._open.values() if not each.attempt or self._is_left(each))
+        for each in self._open.values():  # Usually the first says no.
+            if (each.attempt is None or self._is_left(each)) and not self.waits_outside(each):
+                return False
+        return True
 
     def _is_left(self, inner: Call) -> bool:
         """Whether the call that this one was made inside has ended, and has left it running."""
@@ -204,9 +208,9 @@ class OpenCalls:
         return min(self._deadlines.values(), default=None)
 
     def _pause(self, call: Call, request: PauseRequest) -> None:
-        progress = self.history.calls[call.id].progress
+        record = self.history.calls[call.id]
         enclosing = list(call.attempt.enclosing()) if call.attempt is not None else []
-        if not progress:
+        if not record.progress:
             self._log.record(Type.TASK_PAUSED, call.id, "pause", serde.encode(request.label))
             self._log.pause_opened(Pause(self._pause_id(call.id), request.label))
             for attempt in enclosing:
@@ -214,7 +218,7 @@ class OpenCalls:
         for attempt in enclosing:
             attempt.pause_began()
         if call.attempt is not None and request.timeout_seconds is not None:
-            deadline = progress[0].time_us + round(request.timeout_seconds * MICROSECONDS)
+            deadline = record.progress[0].time_us + round(request.timeout_seconds * MICROSECONDS)
             self._deadlines[call.id] = deadline
             delay = max(0, deadline - self._parts.clock.now()) / MICROSECONDS
             self.host.call_later(delay, self._driver.guard, self._time_out, call, request)
@@ -338,9 +342,9 @@ class OpenCalls:
 
     def _end_inside(self, call: Call) -> None:
         """End the calls inside this one that an interrupted attempt made, and that none has taken up."""
-        rollback = f"{call.id}/rollback/" if call.id in self._undoing else None  # It goes on.
-        left = self._left.get(call.id.partition("/")[0], ())
-        self._end_left(call.id, [each for each in left if rollback is None or not each.startswith(rollback)])
+        if left := self._left and self._left.get(call.id.partition("/")[0]):
+            rollback = f"{call.id}/rollback/" if call.id in self._undoing else None  # It goes on.
+            self._end_left(call.id, [each for each in left if rollback is None or not each.startswith(rollback)])
 
     def _end_left(self, outer_id: str, left: Sequence[str]) -> None:
         for inner_id in reversed(left):
@@ -362,8 +366,11 @@ class OpenCalls:
         """An attempt of a call begins."""
         record = self.history.calls[call.id]
         assert record.started is not None
-        began = next((e for e in reversed(record.progress) if e.type in _BEGINNINGS), record.started)
+        began = record.started
+        if record.progress:
+            began = next((e for e in reversed(record.progress) if e.type in _BEGINNINGS), began)
         came_to_us = began.time_us if began.seq <= self._stored_seq else None
+        self._begun.add(call.id)
         attempt = self._attempts[call.id] = Attempt(self, call, part, began.seq, came_to_us)
         return attempt
 
@@ -408,8 +415,10 @@ class OpenCalls:
             case Succeeded(value, data, may_be_cached):
                 event = self._log.record(Type.TASK_COMPLETED, call.id, call.name, data)
                 event.remember(value)
-                if may_be_cached:  # Or a result that is asked for often would never expire.
-                    self._cache(call, data)
+                task = call.target
+                # Not if it was cached: a result that is asked for often would never expire.
+                if may_be_cached and isinstance(task, TaskDefinition) and task.cache_seconds is not None:
+                    self._log.result_cached(outcomes.to_cache(task, call.arguments, data, self._parts.clock.now()))
                 self._ended(call, event)
             case Failed(data):
                 self._ended(call, self._log.record(Type.TASK_FAILED, call.id, call.name, data))
@@ -422,13 +431,6 @@ class OpenCalls:
     def call_broke(self, error: BaseException) -> None:
         """Flux itself failed while it performed a call."""
         self._driver.broke(error)
-
-    def _cache(self, call: Call, data: bytes) -> None:
-        task = call.target
-        if isinstance(task, TaskDefinition) and task.cache_seconds is not None:
-            now, seconds = self._parts.clock.now(), task.cache_seconds
-            expires_at = None if seconds == float("inf") else now + round(seconds * MICROSECONDS)
-            self._log.result_cached(CachedResult(task.cache_key(call.arguments), data, expires_at))
 
     def _ended(self, call: Call, event: ExecutionEvent) -> None:
         self._open.pop(call.id, None)

@@ -7,13 +7,14 @@ from enum import Enum
 from typing import Any
 
 from flux import serde
-from flux.domain.definitions import WorkflowDefinition, keep
+from flux.domain.definitions import Arguments, TaskDefinition, WorkflowDefinition, keep
 from flux.domain.events import UNCHECKED, ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import Transition
 from flux.domain.execution_context import ExecutionContext
 from flux.engine.body import Raised, Returned
 from flux.errors import BodyError, FluxError, StoreError
+from flux.ports import CachedResult
 
 
 class Phase(Enum):
@@ -116,3 +117,10 @@ def too_large(execution_id: str) -> StoreError:
         f"an event of execution {execution_id} is too large for the database: return less from the task, for example "
         "the path of a file that it wrote"
     )
+
+
+def to_cache(task: TaskDefinition, arguments: Arguments, data: bytes, now: int) -> CachedResult:
+    """The result of a task with `cache=`, as equal calls of other executions find it."""
+    seconds = task.cache_seconds or 0.0
+    expires_at = None if seconds == float("inf") else now + round(seconds * 1_000_000)
+    return CachedResult(task.cache_key(arguments), data, expires_at)

@@ -1,7 +1,6 @@
 """The attempts of an execution's calls, as tasks of the host loop."""
 
 import asyncio
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -81,9 +80,9 @@ class Performer:
 
     def __init__(self, parts: Parts, journal: Journal, log: CallLog) -> None:
         self.parts, self.log = parts, log
+        self.host = asyncio.get_running_loop()
         self._journal = journal
-        self._host = asyncio.get_running_loop()
-        self._running: dict[str, tuple[Call, Attempts, asyncio.Task[Outcome]]] = {}
+        self._running: dict[str, _Performance] = {}
         self._stopping: list[asyncio.Task[Any]] = []
         self.acting = 0  # Attempts in user code.
 
@@ -93,7 +92,7 @@ class Performer:
 
     def is_rolling_back(self, call_id: str) -> bool:
         """Whether what a call did is being undone, which takes its time."""
-        return call_id in self._running and self._running[call_id][1].is_rolling_back
+        return call_id in self._running and self._running[call_id].attempts.is_rolling_back
 
     def perform(self, call: Call, task: TaskDefinition, progress: Sequence[ExecutionEvent], *, undo: bool) -> None:
         """Make the attempts of a call; everything that led to it is durable.
@@ -101,23 +100,7 @@ class Performer:
         Args:
             undo: Roll it back instead: it was cancelled.
         """
-        attempts = Attempts(
-            task,
-            call.id,
-            call.arguments.copy,
-            call.arguments.instance,
-            around=_Around(self, call, task),
-            clock=self.parts.clock,
-            threads=self.parts.threads,
-            progress=progress,
-            grace_seconds=self.parts.cancel_grace_seconds,
-            was_interrupted=self.log.was_interrupted(call),
-            redactor=call.attempt.redactor if call.attempt is not None else None,
-        )
-        work = attempts.undo() if undo else self._perform(call, task, attempts)
-        performance = lineage.create_task(self._host, work, call.context)
-        self._running[call.id] = call, attempts, performance
-        performance.add_done_callback(functools.partial(self._performed, call))
+        self._running[call.id] = _Performance(self, call, task, progress, undo=undo)
 
     def cancel(self, call_id: str) -> bool:
         """Cancel the attempts of a call; `call_stopped` follows when they have cleaned up.
@@ -127,9 +110,7 @@ class Performer:
         """
         if self.is_rolling_back(call_id):
             return False
-        _, attempts, performance = self._running[call_id]
-        attempts.is_given_up = True
-        performance.cancel()
+        self._running[call_id].give_up()
         return True
 
     def give_up(self, call_id: str) -> str | None:
@@ -144,80 +125,141 @@ class Performer:
 
     def report(self) -> None:
         """Report now what has ended and could not be reported."""
-        for call, _, performance in list(self._running.values()):
-            if performance.done():
-                self._performed(call, performance)
+        for performance in list(self._running.values()):
+            if performance.outcome is not None:
+                self.ended(performance)
 
     def report_last(self) -> None:
         """Report what has ended by itself, before the rest is stopped: this loop may be closing and cancel all."""
-        for call, _, performance in list(self._running.values()):
-            if performance.done() and not performance.cancelling():
-                self._performed(call, performance)
+        for performance in list(self._running.values()):
+            if performance.outcome is not None and not performance.is_being_cancelled:
+                self.ended(performance)
 
     def stop(self) -> None:
         """Cancel everything, and report nothing of it any more."""
-        for _, attempts, performance in self._running.values():
-            attempts.is_given_up = True
-            self._stopping.append(performance)
+        for performance in self._running.values():
+            performance.attempts.is_given_up = True
+            self._stopping.append(performance.host_task)
         self._running = {}
-        for performance in self._stopping:
-            performance.cancel()
+        for host_task in self._stopping:
+            host_task.cancel()
 
     async def stopped(self, timeout_seconds: float) -> bool:
         """Stop, and wait until everything has cleaned up; False if that takes longer."""
         self.stop()
         if self._stopping:
             await asyncio.wait(self._stopping, timeout=timeout_seconds)
-        return all(performance.done() for performance in self._stopping)
+        return all(host_task.done() for host_task in self._stopping)
 
-    async def _perform(self, call: Call, task: TaskDefinition, attempts: Attempts) -> Succeeded | Failed:
-        if task.cache_seconds is not None:
-            now = self.parts.clock.now()
-            cached = self.parts.store.cached_result(task.cache_key(call.arguments), now=now)
-            if cached is not None:
-                return Succeeded(serde.decode(cached), cached, may_be_cached=False)
-        if not self.parts.lease.is_trusted():
-            await self.until_trusted(call)
-        return await attempts.run()
-
-    def _performed(self, call: Call, performance: "asyncio.Task[Outcome]") -> None:
-        running = self._running.get(call.id)
-        if running is None or running[2] is not performance or not self.log.is_live():
-            return  # Given up, stopped, or reported; or it will be.
+    def ended(self, performance: "_Performance") -> None:
+        """Report how a call has ended, unless it was given up, stopped, or reported; or it will be."""
+        call, outcome = performance.call, performance.outcome
+        if self._running.get(call.id) is not performance or not self.log.is_live():
+            return
         del self._running[call.id]
-        if running[1].is_given_up:
-            self.log.call_stopped(call, running[1].left_behind)  # It did not fail, whatever it makes of that.
-        elif performance.cancelled():
+        if performance.attempts.is_given_up:
+            self.log.call_stopped(call, performance.attempts.left_behind)  # It did not fail, whatever it makes of that.
+        elif isinstance(outcome, asyncio.CancelledError):
             failure = RuntimeError("the task cancelled itself, which would end more than itself")
             self.log.call_ended(call, Failed(serde.encode_failure(failure)))
-        elif (error := performance.exception()) is not None:
-            self.log.call_broke(error)
-        else:
-            self.log.call_ended(call, performance.result())
-
-    def record(self, call: Call, type_: Type, value: bytes | None, detail: bytes | None) -> None:
-        """Record a step of a call that is still performed."""
-        if call.id in self._running:
-            self.log.call_progressed(call, type_, value, detail)
+        elif isinstance(outcome, BaseException):
+            self.log.call_broke(outcome)
+        elif outcome is not None:
+            self.log.call_ended(call, outcome)
 
     async def until_trusted(self, call: Call) -> None:
         """Another process may have taken over: start nothing until the heartbeat knows."""
         while not self.parts.lease.is_trusted(is_finishing=call.attempt is not None):
             await asyncio.sleep(LEASE_POLL_SECONDS)
 
-    def count(self, change: int) -> None:
-        """Count the attempts that are in user code: while there are any, no commit may block the loop."""
-        self.acting += change
-        self._journal.count_attempts(change)
+    def entered(self) -> None:
+        """One more attempt is in user code: while there are any, no commit may block the loop."""
+        self.acting += 1
+        self._journal.attempt_began()
+
+    def left(self) -> None:
+        """One less is."""
+        self.acting -= 1
+        self._journal.attempt_ended()
 
 
-class _Around:
-    """The surroundings of the attempts of one call."""
+class _Performance:
+    """One call while it is performed: its host task, and the surroundings of its attempts."""
 
-    __slots__ = ("_call", "_performer", "_task")
+    __slots__ = ("_has_begun", "_performer", "_task", "_undo", "attempts", "call", "host_task", "outcome")
 
-    def __init__(self, performer: Performer, call: Call, task: TaskDefinition) -> None:
-        self._performer, self._call, self._task = performer, call, task
+    def __init__(
+        self, performer: Performer, call: Call, task: TaskDefinition, progress: Sequence[ExecutionEvent], *, undo: bool
+    ) -> None:
+        self._performer, self._task, self._undo, self.call = performer, task, undo, call
+        self._has_begun = False
+        self.outcome: Outcome | BaseException | None = None
+        parts = performer.parts
+        self.attempts = Attempts(
+            task,
+            call.id,
+            call.arguments,
+            around=self,
+            clock=parts.clock,
+            threads=parts.threads,
+            progress=progress,
+            grace_seconds=parts.cancel_grace_seconds,
+            was_interrupted=performer.log.was_interrupted(call),
+            redactor=call.attempt.redactor if call.attempt is not None else None,
+        )
+        self.host_task = lineage.create_task(performer.host, self._run(), call.context)
+
+    @property
+    def is_being_cancelled(self) -> bool:
+        """Whether somebody has cancelled its host task."""
+        return self.host_task.cancelling() > 0
+
+    def give_up(self) -> None:
+        """Cancel it; its end is reported when it has cleaned up."""
+        self.attempts.is_given_up = True
+        self.host_task.cancel()
+        if not self._has_begun:  # And never will: nothing of it runs that could tell.
+            self.outcome = asyncio.CancelledError()
+            self._performer.host.call_soon(self._performer.ended, self)
+
+    async def _run(self) -> None:
+        """Perform the call and report its outcome, in the turn of the host loop in which it ends.
+
+        What was cancelled is reported in the next one: a closing loop cancels everything, in any order, and whoever
+        drives the execution must learn that before it takes the end of a task for a fact.
+        """
+        self._has_begun = True
+        is_plain = not self._undo and self._task.cache_seconds is None and self._performer.parts.lease.is_trusted()
+        try:
+            self.outcome = await (self.attempts.run() if is_plain else self._outcome())
+        except Exception as error:  # noqa: BLE001 - a fault of Flux itself: shown by `run`.
+            self.outcome = error
+        except (asyncio.CancelledError, KeyboardInterrupt) as error:
+            self.outcome = error
+            self._performer.host.call_soon(self._performer.ended, self)
+            if not isinstance(error, asyncio.CancelledError):
+                raise
+            return
+        if self.is_being_cancelled:
+            self._performer.host.call_soon(self._performer.ended, self)
+        else:
+            lineage.exit(self.host_task)
+            self._performer.ended(self)
+
+    async def _outcome(self) -> Outcome:
+        if self._undo:
+            return await self.attempts.undo()
+        parts = self._performer.parts
+        if self._task.cache_seconds is not None:
+            key = self._task.cache_key(self.call.arguments)
+            cached = parts.store.cached_result(key, now=parts.clock.now())
+            if cached is not None:
+                return Succeeded(serde.decode(cached), cached, may_be_cached=False)
+        if not parts.lease.is_trusted():
+            await self._performer.until_trusted(self.call)
+        return await self.attempts.run()
+
+    # -- see `Surroundings`
 
     @property
     def execution_id(self) -> str:
@@ -225,39 +267,36 @@ class _Around:
 
     @property
     def name(self) -> str:
-        return self._call.name
+        return self.call.name
 
     def idempotency_key(self) -> str:
-        return self._performer.log.idempotency_key(self._call)
+        return self._performer.log.idempotency_key(self.call)
 
     def reference_id(self) -> str:
-        return f"{self._call.name}_{self.execution_id}_{self._call.id}"
+        return f"{self.call.name}_{self.execution_id}_{self.call.id}"
 
     def record(self, type_: Type, value: bytes | None, detail: bytes | None = None) -> None:
-        self._performer.record(self._call, type_, value, detail)
+        if self._performer.is_running(self.call.id):
+            self._performer.log.call_progressed(self.call, type_, value, detail)
 
     async def before_acting(self) -> None:
         if not self._task.pure:
             await self._performer.log.until_durable()
-        await self._performer.until_trusted(self._call)
+        await self._performer.until_trusted(self.call)
 
     def begin(self, part: str) -> Attempt:
-        return self._performer.log.begin_attempt(self._call, part)
+        return self._performer.log.begin_attempt(self.call, part)
 
-    async def end(self, attempt: Attempt | None) -> None:
-        if attempt is None:
-            return
-        if attempt.has_open_calls:
-            await attempt.end()
+    def end(self, attempt: Attempt) -> None:
         self._performer.log.end_attempt(attempt)
 
     def entered(self, attempt: Attempt | None) -> None:
-        self._performer.count(1)
+        self._performer.entered()
         if attempt is not None:
             attempt.enter()
 
     def left(self, attempt: Attempt | None) -> None:
-        self._performer.count(-1)
+        self._performer.left()
 
     def secrets(self, names: Sequence[str]) -> Mapping[str, Any]:
         return self._performer.parts.secrets(names)

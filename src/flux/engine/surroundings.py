@@ -43,8 +43,8 @@ class Surroundings(Protocol):
         """An attempt begins: of the task itself (""), of its "fallback/" or of its "rollback/"."""
         ...
 
-    async def end(self, attempt: "Attempt | None") -> None:
-        """It has ended: what it left running is cancelled."""
+    def end(self, attempt: "Attempt") -> None:
+        """It has ended."""
         ...
 
     def entered(self, attempt: "Attempt | None") -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux import serde
 from flux.clock import SystemClock
-from flux.domain.definitions import TaskDefinition
+from flux.domain.definitions import Arguments, TaskDefinition
 from flux.domain.events import ExecutionEventType as Type
 from flux.engine import launcher
 from flux.engine.attempts import Attempts
@@ -26,7 +26,7 @@ async def run_unrecorded(task: TaskDefinition, named: Mapping[str, Any], instanc
     """
     around = _Unrecorded(task.name)
     attempts = Attempts(
-        task, "", lambda: named, instance, around=around, clock=SystemClock(), threads=_unrecorded_threads
+        task, "", Arguments(named, b"", instance), around=around, clock=SystemClock(), threads=_unrecorded_threads
     )
     match await attempts.run():
         case Succeeded(value):
@@ -58,7 +58,7 @@ class _Unrecorded:
     def begin(self, part: str) -> None:
         pass
 
-    async def end(self, attempt: "Attempt | None") -> None:
+    def end(self, attempt: "Attempt") -> None:
         pass
 
     def entered(self, attempt: "Attempt | None") -> None:

@@ -3,6 +3,7 @@
 from flux.serde.annotations import adapter, validate
 from flux.serde.codec import (
     NAME_MARK,
+    PLAIN,
     decode,
     decode_arguments,
     decode_recorded,
@@ -12,7 +13,6 @@ from flux.serde.codec import (
     encode_failure,
     encode_pickled,
     encode_pickled_arguments,
-    is_plain,
     rewritten,
 )
 from flux.serde.display import display, to_display
@@ -21,6 +21,7 @@ from flux.serde.tracebacks import traceback_of
 
 __all__ = [
     "NAME_MARK",
+    "PLAIN",
     "adapter",
     "decode",
     "decode_arguments",
@@ -33,7 +34,6 @@ __all__ = [
     "encode_pickled",
     "encode_pickled_arguments",
     "install_keys",
-    "is_plain",
     "rewritten",
     "to_display",
     "traceback_of",

@@ -19,7 +19,7 @@ from flux.serde.untagging import DAMAGE, LenientUntagger, Untagger
 _PREFIX = b"j1"
 _MARK = b'{"~'  # Cannot occur inside JSON text: a quote would be escaped.
 NAME_MARK = b'{"~name"'  # In encoded arguments: something in them counts by its name only.
-_PLAIN = frozenset((type(None), bool, int, float, str, bytes))
+PLAIN = frozenset((type(None), bool, int, float, str, bytes))  # Immutable: decoding would only make them again.
 _MAX_INT = 1 << 2000  # As in `tagging`.
 _scan = JSONDecoder().raw_decode
 
@@ -149,11 +149,6 @@ def decode_arguments(data: bytes, original: Mapping[str, object]) -> dict[str, o
     if NAME_MARK not in data:
         return decode(data)  # type: ignore[no-any-return]
     return {name: _copied(name, value) for name, value in original.items()}
-
-
-def is_plain(value: object) -> bool:
-    """Whether a value is an immutable scalar, which decoding would only make again."""
-    return type(value) in _PLAIN
 
 
 def encode_failure(error: BaseException, *, inner: BaseException | None = None) -> bytes:

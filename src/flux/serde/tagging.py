@@ -13,6 +13,7 @@ from decimal import Decimal
 from enum import Enum, Flag
 from functools import cached_property, lru_cache
 from json import JSONEncoder
+from json import encoder as json_encoder
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from re import compile as pattern
 from reprlib import Repr
@@ -36,7 +37,16 @@ _ADDRESS = pattern(r" at 0x[0-9a-fA-F]+")  # Differs between processes.
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 200
 
-dump = JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":")).encode
+_JSON = JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False, separators=(",", ":"))
+_make_encoder = getattr(json_encoder, "c_make_encoder", None)  # Not every Python has it.
+_chunks: Any = _make_encoder and _make_encoder(  # Once: `encode` would make it anew each time.
+    None, _JSON.default, json_encoder.encode_basestring, None, ":", ",", False, False, False
+)
+
+
+def dump(tree: Any) -> str:
+    """The JSON text of a tree."""
+    return "".join(_chunks(tree, 0)) if _chunks is not None else _JSON.encode(tree)
 
 
 HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement, not built into Python.

@@ -51,13 +51,15 @@ class Database:
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
-        self._owner = os.getpid()
+        self._owner = _process
         self._closed = False
         self._mutex = threading.Lock()
         self._watching = threading.Lock()
         self._generation = 0  # Counts openings: a reader of an earlier one is not used again.
         self._readers: deque[tuple[int, sqlite3.Connection]] = deque()
         self._writer: sqlite3.Connection | None = None
+        self._cursor: sqlite3.Cursor | None = None  # Of the writer; one does for all transactions.
+        self._transaction = _Transaction(self)
         self._watcher: sqlite3.Connection | None = None
         self._is_doubtful = False  # Whether the WAL may hold what a failed sync left in the cache of the system alone.
         self._lock = _make_lock(self.path)
@@ -73,7 +75,7 @@ class Database:
     @property
     def is_ours(self) -> bool:
         """Whether this process opened it; a forked child did not."""
-        return os.getpid() == self._owner
+        return _process == self._owner
 
     def acquire(self) -> None:
         """Take the right to write, which `release` gives back.
@@ -106,29 +108,39 @@ class Database:
         finally:
             self.release()
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Cursor]:
+    def transaction(self) -> "_Transaction":
         """A write transaction, durable on exit; the caller holds the right to write.
 
-        IMMEDIATE, because a transaction that begins by reading fails at once when another has written meanwhile.
         After any error the connection is not used again: what a failed fsync left in it is unknown.
         """
-        try:
-            self._writer = self._writer or self._open_writer("rw")
-            cursor = self._writer.cursor()
-            cursor.execute("BEGIN IMMEDIATE")
-            if self._is_doubtful:
-                self._sync_wal(rewrite=True)
-                self._is_doubtful = False
-            yield cursor
-            cursor.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._is_doubtful = True
-            self._drop_writer()
+        return self._transaction
+
+    def begin(self) -> sqlite3.Cursor:
+        """Begin a write transaction; `transaction` calls it.
+
+        IMMEDIATE, because a transaction that begins by reading fails at once when another has written meanwhile.
+        """
+        if self._writer is None:
+            self._writer = self._open_writer("rw")
+        cursor = self._cursor
+        if cursor is None:
+            cursor = self._cursor = self._writer.cursor()
+        cursor.execute("BEGIN IMMEDIATE")
+        if self._is_doubtful:
+            self._sync_wal(rewrite=True)
+            self._is_doubtful = False
+        return cursor
+
+    def failed(self, error: BaseException) -> None:
+        """Drop the connection on which a transaction failed; `transaction` calls it.
+
+        Raises:
+            StoreError: It was the database that failed.
+        """
+        self._is_doubtful = self._is_doubtful or isinstance(error, sqlite3.Error)
+        self._drop_writer()
+        if isinstance(error, sqlite3.Error):
             raise self._explain(error) from error
-        except BaseException:
-            self._drop_writer()
-            raise
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Cursor]:
@@ -187,13 +199,14 @@ class Database:
         self._lock.close()
 
     def _check_open(self) -> None:
+        if _process == self._owner and not self._closed:
+            return
         if not self.is_ours:
             raise StoreError(
                 f"{self.path} was opened before this process was forked, and SQLite cannot be carried across a fork: "
                 "open a store of its own in the child, or start the child with `spawn`"
             )
-        if self._closed:
-            raise StoreError(f"{self.path} was closed by this process: open a new store")
+        raise StoreError(f"{self.path} was closed by this process: open a new store")
 
     def _take(self, seconds: float) -> bool:
         self._check_open()  # Before the mutex, which a fork may have left locked for ever.
@@ -282,7 +295,7 @@ class Database:
         lock.close()
 
     def _drop_writer(self) -> None:
-        writer, self._writer = self._writer, None
+        writer, self._writer, self._cursor = self._writer, None, None
         if writer is not None:
             with suppress(sqlite3.Error):
                 writer.close()  # Rolls back.
@@ -304,6 +317,46 @@ class Database:
             return CorruptedDatabaseError(f"{self.path} is damaged: {error}. {RESTORE}")
         advice = _ADVICE.get(code, "Whether it was stored is unknown: reopen the store, then send it again")
         return StoreError(f"{self.path} cannot be used: {error}. {advice}")
+
+
+class _Transaction:
+    """A write transaction of a database, as a context; the one who has the right to write uses it, so one is enough."""
+
+    __slots__ = ("_cursor", "_database")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._cursor: sqlite3.Cursor | None = None
+
+    def __enter__(self) -> sqlite3.Cursor:
+        try:
+            cursor = self._cursor = self._database.begin()
+        except BaseException as error:
+            self._database.failed(error)
+            raise
+        return cursor
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        cursor, self._cursor = self._cursor, None
+        if error is None and cursor is not None:
+            try:
+                cursor.execute("COMMIT")
+            except BaseException as failure:
+                self._database.failed(failure)
+                raise
+        elif error is not None:
+            self._database.failed(error)
+
+
+_process = os.getpid()  # Kept, because asking costs a system call, and every transaction wants to know.
+
+
+def _forked() -> None:
+    global _process  # noqa: PLW0603 - of this process.
+    _process = os.getpid()
+
+
+os.register_at_fork(after_in_child=_forked)
 
 
 def _make_lock(path: Path) -> FileLock:

@@ -28,12 +28,14 @@ class FileLock:
 
         It polls, since a blocking `flock` knows no timeout, and a stopped process may hold the lock for ever.
         """
-        deadline = time.monotonic() + seconds if seconds else 0
-        while not self.try_acquire():
-            if time.monotonic() >= deadline:
-                return False
+        if self.try_acquire():
+            return True
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
             time.sleep(_POLL_SECONDS)
-        return True
+            if self.try_acquire():
+                return True
+        return False
 
     def try_acquire(self) -> bool:
         """Take the lock if it is free at this moment."""

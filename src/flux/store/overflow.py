@@ -135,7 +135,11 @@ def _is_large_event(event: ExecutionEvent) -> bool:
 
 
 def _has_large(append: Append) -> bool:
-    return any(map(_is_large_event, append.events)) or any(map(_has_large, append.children))
+    for event in append.events:  # A loop, and None looked for first: every append comes through here.
+        data, detail = event.data, event.detail_data
+        if (data is not None and _is_large(data)) or (detail is not None and _is_large(detail)):
+            return True
+    return any(map(_has_large, append.children)) if append.children else False
 
 
 def _damaged(execution_id: str, path: Path, what: str) -> CorruptedDatabaseError:
