@@ -370,20 +370,25 @@ class App:
 
 
 _apps: dict[Path, App] = {}
+_apps_by_place: dict[tuple[object, ...], App] = {}  # The same: reading the settings costs more than a short run.
 _abandoned: list[object] = []
 _lock = threading.Lock()
 
 
 def current() -> App:
     """The app of the working directory's settings, made when it is first needed."""
-    from flux.settings import load
+    from flux.settings import load, place
 
+    here = place()
+    if (app := _apps_by_place.get(here)) is not None:
+        return app
     settings = load()
     key = settings.database.resolve()
     with _lock:
         app = _apps.get(key)
         if app is None:
             app = _apps[key] = App(settings)
+        _apps_by_place[here] = app
         return app
 
 
@@ -393,6 +398,7 @@ def close_all() -> None:
     with _lock:
         apps = list(_apps.values())
         _apps.clear()
+        _apps_by_place.clear()
     for app in apps:
         app.close()
 
@@ -403,6 +409,7 @@ def _forget_after_fork() -> None:
     _lock = threading.Lock()
     _abandoned.extend(_apps.values())
     _apps.clear()
+    _apps_by_place.clear()
 
 
 def _signing_keys() -> list[bytes]:

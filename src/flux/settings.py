@@ -87,6 +87,23 @@ def load(directory: Path | None = None, **flags: Any) -> Settings:
     return replace(settings, database=directory / settings.database)
 
 
+def place() -> tuple[object, ...]:
+    """What decides which database is meant: equal as long as that is the same."""
+    try:
+        directory = os.getcwd()  # noqa: PTH109 - a Path costs more than all the rest.
+    except FileNotFoundError:
+        directory = ""
+    return directory, os.environ.get("FLUX_DATABASE"), _changed("flux.toml"), _changed("pyproject.toml")
+
+
+def _changed(file: str) -> int:
+    """When a file of the working directory was changed."""
+    try:
+        return os.stat(file).st_mtime_ns  # noqa: PTH116 - as above.
+    except OSError:
+        return 0
+
+
 def _working_directory() -> Path:
     try:
         return Path.cwd()

@@ -1,5 +1,6 @@
 """`@workflow`: makes a function a workflow, which can be run, killed and continued."""
 
+import functools
 import hashlib
 import inspect
 import itertools
@@ -351,11 +352,16 @@ def input_annotation(definition: WorkflowDefinition) -> Any:
     Looked up when an execution is started, not when the workflow is defined, so that it may name classes that are
     defined further down.
     """
-    first = next(iter(inspect.signature(definition.func).parameters))
     try:
-        hint = typing.get_type_hints(definition.func, include_extras=True).get(first)
+        return _input_annotation(definition.func)
     except Exception:  # noqa: BLE001 - an annotation that cannot be looked up checks nothing.
         return Any
+
+
+@functools.lru_cache(maxsize=1024)  # What fails is not kept.
+def _input_annotation(func: Callable[..., Any]) -> Any:
+    first = next(iter(inspect.signature(func).parameters))
+    hint = typing.get_type_hints(func, include_extras=True).get(first)
     arguments = typing.get_args(hint) if typing.get_origin(hint) is ExecutionContext else ()
     return arguments[0] if arguments else Any
 

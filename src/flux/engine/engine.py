@@ -84,8 +84,9 @@ class Engine:
         if create is not None:
             runner = self._create(workflow, execution_id, create, input_data, inline=inline)
         while True:
-            seen = self._news()
-            runner = runner or self._claim(workflow, execution_id, inline=inline)
+            if runner is None:
+                seen = self._news()
+                runner = self._claim(workflow, execution_id, inline=inline)
             if runner is None:
                 row = self._row(execution_id, create)
                 if row.state.is_finished or row.state is ExecutionState.PAUSED:

@@ -17,10 +17,14 @@ class Inbox:
     Args:
         post: Tells of new ones.
         read: Called, on the host loop, when there are some.
+        is_new: Whether the execution is not stored yet: nobody can have sent it anything.
     """
 
-    def __init__(self, store: Store, execution_id: str, post: "Post", read: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, execution_id: str, post: "Post", read: Callable[[], None], *, is_new: bool = False
+    ) -> None:
         self.execution_id, self.read = execution_id, read
+        self._is_new = is_new
         self._store, self._post = store, post
         self._received: set[int] = set()
 
@@ -30,6 +34,9 @@ class Inbox:
 
     def unread(self) -> list[Message]:
         """The messages that were not received yet, in the order in which they were sent, or the first of very many."""
+        if self._is_new:
+            self._is_new = False
+            return []
         unread = (each for each in self._store.inbox(self.execution_id) if each.id not in self._received)
         return list(itertools.islice(unread, MESSAGES_AT_ONCE))
 

@@ -76,7 +76,8 @@ class Runner:
         self.calls = OpenCalls(parts, journal, self._log, self, self._children)
         self._timer: asyncio.TimerHandle | None = None
         self._armed: BodyTimer | None = None  # The timer that it waits for.
-        self._inbox = Inbox(parts.store, execution_id, post, functools.partial(self.guard, self._read_inbox))
+        read = functools.partial(self.guard, self._read_inbox)
+        self._inbox = Inbox(parts.store, execution_id, post, read, is_new=create is not None)
         self._phase, self._is_reading = Phase.LIVE, False
         self._unparked: asyncio.Future[None] | None = None  # While a release waits for a parking.
         self._signals: list[bytes | None] = []  # Which the history before this one has left.
