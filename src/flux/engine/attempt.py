@@ -47,7 +47,6 @@ class Attempt:
         self.came_to_us = came_to_us
         self._calls, self._since = calls, since
         self._prefix = f"{call.id}/{part}"
-        self._root = Branch(self)
         self._open: dict[str, tuple[Call, Branch]] = {}
         self._branches: dict[Branch, asyncio.Task[Any]] = {}
         self._pauses = 0
@@ -78,7 +77,7 @@ class Attempt:
 
     def enter(self) -> None:
         """The running asyncio task is the one that the attempt begins in."""
-        lineage.enter(self._root)
+        lineage.enter(Branch(self))
 
     def branched(self, branch: Branch, task: "asyncio.Task[Any]") -> None:
         """The attempt has created an asyncio task."""

@@ -1,6 +1,6 @@
 """The attempts of one call: timeout, retries, fallback and rollback live here, and nowhere else.
 
-Every step is recorded through its `Surroundings`, so that an interrupted call goes on where it was: in the same
+Every step is recorded through the `Surroundings`, so that an interrupted call goes on where it was: in the same
 attempt, in the same back-off, in the fallback or the rollback that had begun.
 """
 
@@ -45,19 +45,35 @@ class _Failure:
         return serde.encode_failure(self.error, inner=self.inner)
 
 
-class Attempts:
-    """All attempts of one call.
+class Attempts(Surroundings):
+    """All attempts of one call; where each step is written, and what else they need, is for the subclass to say.
 
     Args:
         task: What is called.
         call_id: Of the call, for messages.
         arguments: With what; each attempt gets a copy of its own, unless they were not encoded.
-        around: Where each step is written, and what else they need.
         progress: What history already has between the start of the call and its outcome.
         was_interrupted: Whether an attempt may have begun, in a process that did not finish it.
         grace_seconds: How long an attempt that timed out may clean up.
         redactor: Knows the secrets of the task inside which this one was called.
     """
+
+    __slots__ = (
+        "_call_id",
+        "_clock",
+        "_given",
+        "_grace_seconds",
+        "_instance",
+        "_is_rolling_back",
+        "_outer",
+        "_progress",
+        "_redactor",
+        "_task",
+        "_threads",
+        "_was_interrupted",
+        "is_given_up",
+        "left_behind",
+    )
 
     def __init__(
         self,
@@ -65,7 +81,6 @@ class Attempts:
         call_id: str,
         arguments: Arguments,
         *,
-        around: Surroundings,
         clock: Clock,
         threads: Threads,
         progress: Sequence[ExecutionEvent] = (),
@@ -75,7 +90,7 @@ class Attempts:
     ) -> None:
         self._task, self._call_id, self._given, self._instance = task, call_id, arguments, arguments.instance
         self._grace_seconds, self._was_interrupted = grace_seconds, was_interrupted
-        self._around, self._clock, self._threads = around, clock, threads
+        self._clock, self._threads = clock, threads
         self._progress = [event for event in progress if event.type not in _ASIDE] if progress else progress
         self._redactor = self._outer = redactor
         self._is_rolling_back = False
@@ -151,7 +166,7 @@ class Attempts:
             self._refuse_secrets(value, data, what)
             return value, data
         self._refuse_secrets(value, None, what)
-        work = functools.partial(keep, task.output_storage, self._around.reference_id(), value)
+        work = functools.partial(keep, task.output_storage, self.reference_id(), value)
         reference = await self._threads.run(work)
         return reference, serde.encode(reference)
 
@@ -167,19 +182,19 @@ class Attempts:
         """What Flux gives to the function beside the caller's arguments."""
         keywords: dict[str, Any] = {}
         if self._task.secret_requests:
-            secrets = self._around.secrets(self._task.secret_requests)
+            secrets = self.secrets(self._task.secret_requests)
             self._redactor = Redactor(secrets, self._outer)
             if self._task.takes_secrets:
                 keywords["secrets"] = dict(secrets)
             self._refuse_arguments(self._redactor)
         if self._task.metadata:
-            execution_id = self._around.execution_id
+            execution_id = self.execution_id
             keywords["metadata"] = TaskMetadata(
                 task_id=self._call_id,
-                task_name=self._around.name,
+                task_name=self.name,
                 execution_id=execution_id,
                 attempt=attempt + 1,
-                idempotency_key=self._around.idempotency_key(),
+                idempotency_key=self.idempotency_key(),
             )
         return keywords
 
@@ -202,7 +217,7 @@ class Attempts:
             )
 
     def _record(self, type_: Type, data: bytes | None, detail: bytes | None = None) -> None:
-        self._around.record(type_, self._redacted(data), self._redacted(detail))
+        self.record(type_, self._redacted(data), self._redacted(detail))
 
     def _redacted(self, data: bytes | None) -> bytes | None:
         return data if data is None or self._redactor is None else self._redactor.encoded(data)
@@ -230,7 +245,7 @@ class Attempts:
 
     async def _start_retry(self, attempt: int) -> None:
         self._record(Type.TASK_RETRY_STARTED, serde.encode(self._retry_value(attempt)))
-        await self._around.before_acting()
+        await self.before_acting()
 
     async def _give_up(self, attempt: int, failure: _Failure) -> Succeeded | Failed:
         if attempt:
@@ -308,7 +323,7 @@ class Attempts:
         if not any(event.type is started for event in self._progress):
             detail = serde.encode({"error": failure.error, "inner": failure.inner})
             self._record(started, self._task.encode_arguments(self._given.copy()), detail)
-        await self._around.before_acting()
+        await self.before_acting()
 
     def _done(self, *types: Type) -> ExecutionEvent | None:
         return next((event for event in self._progress if event.type in types), None)
@@ -328,7 +343,7 @@ class Attempts:
         Raises:
             ExecutionTimeoutError: It took longer than `timeout` seconds.
         """
-        attempt = self._around.begin(part)
+        attempt = self.begin(part)
         try:
             if attempt is not None:
                 attempt.redactor = self._redactor
@@ -340,7 +355,7 @@ class Attempts:
             if attempt is not None:
                 if attempt.has_open_calls:
                     await attempt.end()
-                self._around.end(attempt)
+                self.end(attempt)
 
     async def _within(
         self,
@@ -396,7 +411,7 @@ class Attempts:
         on_start: Callable[[], None] | None = None,
     ) -> Any:
         """Call it, and let nothing that it raises end more than the task: SystemExit would end the host loop."""
-        self._around.entered(attempt)
+        self.entered(attempt)
         try:
             return await self._invoke(function, keywords, on_start)
         except (Exception, KeyboardInterrupt):
@@ -406,7 +421,7 @@ class Attempts:
                 raise
             raise RuntimeError(f"the task raised {_describe(error)}, which would end more than itself") from error
         finally:
-            self._around.left(attempt)
+            self.left(attempt)
 
     async def _invoke(
         self, function: Callable[..., Any], keywords: Mapping[str, Any], on_start: Callable[[], None] | None
@@ -414,7 +429,7 @@ class Attempts:
         """Call it where it belongs: async functions on this loop, others in a thread or a process of ours."""
         arguments, parameters = self._given.copy(), self._task.parameters
         if self._task.in_process and function is self._task.func:
-            return await self._around.run_in_process(function, {**arguments, **keywords}, on_start)
+            return await self.run_in_process(function, {**arguments, **keywords}, on_start)
         target = function if self._instance is None else functools.partial(function, self._instance)
         if not self._is_sync(function):
             if on_start is not None:

@@ -186,6 +186,7 @@ class Body:
         self._is_over = True
         self._timers.clear()
         self.loop.unload()
+        self._main = self.loop.body = None  # What refers to itself would stay until the garbage is collected.
 
     def _begin(self) -> None:
         context = contextvars.copy_context()

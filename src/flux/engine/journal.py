@@ -16,8 +16,8 @@ from flux.clock import Clock
 from flux.domain.events import ExecutionEvent, ExecutionEventType
 from flux.domain.execution import ExecutionState, Transition, apply
 from flux.domain.history import History
+from flux.engine import lineage
 from flux.engine.committer import Committer, Results
-from flux.engine.lineage import Follower
 from flux.errors import StoreError
 from flux.ports import Append, AppendResult, CachedResult, NewExecution, Pause
 
@@ -73,14 +73,14 @@ class Log:
         self._events: list[ExecutionEvent] = []
         self._waiting_bytes = self._flying_bytes = 0  # Of values that no append, or no answered one, has taken yet.
         self._waiters: collections.deque[tuple[int, Callable[[], None]]] = collections.deque()
-        self._with = _Companions()
+        self._companions: _Companions | None = None  # Most appends have none.
         self._restart = False
         self._state = ExecutionState.RUNNING
         self._wake_at: int | None = None
         self._blocked: tuple[str, str] | None = None
         self.is_dirty = False
         self.is_closed = False
-        journal.log_opened()
+        journal.follower.open()
 
     def record(
         self,
@@ -172,10 +172,16 @@ class Log:
     def close(self) -> None:
         """Record and call back nothing more."""
         if not self.is_closed:
-            self._journal.log_closed()
+            self._journal.follower.close()
         self.is_closed = True
         self._waiters.clear()
         self._events.clear()
+
+    @property
+    def _with(self) -> "_Companions":
+        if self._companions is None:
+            self._companions = _Companions()
+        return self._companions
 
     def _touch(self) -> None:
         if not self.is_dirty:
@@ -201,9 +207,9 @@ class Log:
             append.blocked_reason, append.blocked_version = self._blocked
         if self._restart:
             append.restart, self._restart = True, False
-        if self._with:
-            self._with.join(append)
-            self._with = _Companions()
+        if self._companions is not None:
+            self._companions.join(append)
+            self._companions = None
         self._answering = self._position
         self._flying_bytes, self._waiting_bytes = self._waiting_bytes, 0
         self._taken += len(events)
@@ -273,9 +279,6 @@ class _Companions:
     cancels: list[str] = field(default_factory=list)
     cached: list[CachedResult] = field(default_factory=list)
 
-    def __bool__(self) -> bool:
-        return bool(self.opened or self.closed or self.consumed or self.children or self.cancels or self.cached)
-
     def join(self, append: Append) -> None:
         """Go with an append."""
         append.opened, append.closed, append.consumed = self.opened, self.closed, self.consumed
@@ -300,9 +303,8 @@ class Journal:
         self, committer: Committer, host: asyncio.AbstractEventLoop, clock: Clock, *, inline: bool = False
     ) -> None:
         self.clock = clock
-        self._open_logs = 0
         self._active_attempts = 0  # That run on this loop now: while there are any, it must not block.
-        self._follower = Follower(host)
+        self.follower = lineage.follower(host)
         self._committer, self._host, self._inline = committer, host, inline
         self._dirty: list[Log] = []
         self._is_scheduled = self._is_busy = False
@@ -314,20 +316,10 @@ class Journal:
             self._is_scheduled = True
             self._host.call_soon(self._flush)
 
-    def log_opened(self) -> None:
-        """One more execution is under way on this loop."""
-        self._open_logs += 1
-
-    def log_closed(self) -> None:
-        """It is not any more."""
-        self._open_logs -= 1
-        if not self._open_logs:
-            self._follower.rest()
-
     def attempt_began(self) -> None:
         """User code of an attempt begins on this loop."""
         self._active_attempts += 1
-        self._follower.begin()
+        self.follower.begin()
 
     def attempt_ended(self) -> None:
         """It has ended."""

@@ -79,32 +79,41 @@ def leave() -> None:
 
 
 class Follower:
-    """Gives asyncio tasks that are created within attempts on one loop their branch.
+    """Gives asyncio tasks that are created within attempts on one loop their branch; `follower` gives that of a loop.
 
-    Its factory hands on to the one that was there, and is in place from the first attempt until `rest`.
+    Its factory hands on to the one that was there.  It is in place from the first attempt until no execution is under
+    way on the loop, whoever runs them.
     """
 
     def __init__(self, host: asyncio.AbstractEventLoop) -> None:
         self._host = weakref.ref(host)
         self._factory = self._create
         self._before: Callable[..., Any] | None = None
+        self._first: Callable[..., Any] | None = None  # What was there before a later one, which may hand on to ours.
+        self._executions = 0
+        self._is_handing_on = False
+
+    def open(self) -> None:
+        """One more execution is under way."""
+        self._executions += 1
+
+    def close(self) -> None:
+        """One less is; after the last one the loop is as it was."""
+        self._executions -= 1
+        host = self._host()
+        if not self._executions and host is not None and host.get_task_factory() is self._factory:
+            host.set_task_factory(self._before)
 
     def begin(self) -> None:
         """An attempt begins; a factory that was set meanwhile is followed, too."""
         host = self._host()
-        if host is not None and host.get_task_factory() is not self._factory:
-            self._before = host.get_task_factory()
+        if host is not None and (factory := host.get_task_factory()) is not self._factory:
+            self._first, self._before = self._before, factory
             host.set_task_factory(self._factory)
-
-    def rest(self) -> None:
-        """No attempt is near: the loop is as it was."""
-        host = self._host()
-        if host is not None and host.get_task_factory() is self._factory:
-            host.set_task_factory(self._before)
 
     def _create(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
         parent = current()
-        if parent is None:
+        if parent is None or self._is_handing_on:
             return self._hand_on(loop, coro, options)
         branch = parent.child()
         if options.get("context") is not None:  # Shared on purpose: what is set there would be seen by others.
@@ -119,9 +128,24 @@ class Follower:
         return task
 
     def _hand_on(self, loop: asyncio.AbstractEventLoop, coro: Any, options: dict[str, Any]) -> Any:
-        if self._before is None:
+        before = self._first if self._is_handing_on else self._before
+        if before is None:
             return asyncio.Task(coro, loop=loop, **options)
-        return self._before(loop, coro, **options)
+        was_handing_on, self._is_handing_on = self._is_handing_on, True
+        try:
+            return before(loop, coro, **options)
+        finally:
+            self._is_handing_on = was_handing_on
+
+
+_followers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Follower] = weakref.WeakKeyDictionary()
+
+
+def follower(host: asyncio.AbstractEventLoop) -> Follower:
+    """The one of this loop: two that wrapped each other would never come to an end."""
+    if host not in _followers:
+        _followers[host] = Follower(host)
+    return _followers[host]
 
 
 def create_task(host: asyncio.AbstractEventLoop, coro: Any, context: contextvars.Context) -> "asyncio.Task[Any]":

@@ -92,7 +92,7 @@ class Performer:
 
     def is_rolling_back(self, call_id: str) -> bool:
         """Whether what a call did is being undone, which takes its time."""
-        return call_id in self._running and self._running[call_id].attempts.is_rolling_back
+        return call_id in self._running and self._running[call_id].is_rolling_back
 
     def perform(self, call: Call, task: TaskDefinition, progress: Sequence[ExecutionEvent], *, undo: bool) -> None:
         """Make the attempts of a call; everything that led to it is durable.
@@ -138,7 +138,7 @@ class Performer:
     def stop(self) -> None:
         """Cancel everything, and report nothing of it any more."""
         for performance in self._running.values():
-            performance.attempts.is_given_up = True
+            performance.is_given_up = True
             self._stopping.append(performance.host_task)
         self._running = {}
         for host_task in self._stopping:
@@ -157,8 +157,8 @@ class Performer:
         if self._running.get(call.id) is not performance or not self.log.is_live():
             return
         del self._running[call.id]
-        if performance.attempts.is_given_up:
-            self.log.call_stopped(call, performance.attempts.left_behind)  # It did not fail, whatever it makes of that.
+        if performance.is_given_up:
+            self.log.call_stopped(call, performance.left_behind)  # It did not fail, whatever it makes of that.
         elif isinstance(outcome, asyncio.CancelledError):
             failure = RuntimeError("the task cancelled itself, which would end more than itself")
             self.log.call_ended(call, Failed(serde.encode_failure(failure)))
@@ -183,23 +183,19 @@ class Performer:
         self._journal.attempt_ended()
 
 
-class _Performance:
-    """One call while it is performed: its host task, and the surroundings of its attempts."""
+class _Performance(Attempts):
+    """One call while it is performed: its attempts, and the host task that makes them."""
 
-    __slots__ = ("_has_begun", "_performer", "_task", "_undo", "attempts", "call", "host_task", "outcome")
+    __slots__ = ("_has_begun", "_performer", "_undo", "call", "host_task", "outcome")
 
     def __init__(
         self, performer: Performer, call: Call, task: TaskDefinition, progress: Sequence[ExecutionEvent], *, undo: bool
     ) -> None:
-        self._performer, self._task, self._undo, self.call = performer, task, undo, call
-        self._has_begun = False
-        self.outcome: Outcome | BaseException | None = None
         parts = performer.parts
-        self.attempts = Attempts(
+        super().__init__(
             task,
             call.id,
             call.arguments,
-            around=self,
             clock=parts.clock,
             threads=parts.threads,
             progress=progress,
@@ -207,7 +203,10 @@ class _Performance:
             was_interrupted=performer.log.was_interrupted(call),
             redactor=call.attempt.redactor if call.attempt is not None else None,
         )
-        self.host_task = lineage.create_task(performer.host, self._run(), call.context)
+        self._performer, self._undo, self.call = performer, undo, call
+        self._has_begun = False
+        self.outcome: Outcome | BaseException | None = None
+        self.host_task = lineage.create_task(performer.host, self._perform(), call.context)
 
     @property
     def is_being_cancelled(self) -> bool:
@@ -216,13 +215,13 @@ class _Performance:
 
     def give_up(self) -> None:
         """Cancel it; its end is reported when it has cleaned up."""
-        self.attempts.is_given_up = True
+        self.is_given_up = True
         self.host_task.cancel()
         if not self._has_begun:  # And never will: nothing of it runs that could tell.
             self.outcome = asyncio.CancelledError()
             self._performer.host.call_soon(self._performer.ended, self)
 
-    async def _run(self) -> None:
+    async def _perform(self) -> None:
         """Perform the call and report its outcome, in the turn of the host loop in which it ends.
 
         What was cancelled is reported in the next one: a closing loop cancels everything, in any order, and whoever
@@ -231,7 +230,7 @@ class _Performance:
         self._has_begun = True
         is_plain = not self._undo and self._task.cache_seconds is None and self._performer.parts.lease.is_trusted()
         try:
-            self.outcome = await (self.attempts.run() if is_plain else self._outcome())
+            self.outcome = await (self.run() if is_plain else self._outcome())
         except Exception as error:  # noqa: BLE001 - a fault of Flux itself: shown by `run`.
             self.outcome = error
         except (asyncio.CancelledError, KeyboardInterrupt) as error:
@@ -248,7 +247,7 @@ class _Performance:
 
     async def _outcome(self) -> Outcome:
         if self._undo:
-            return await self.attempts.undo()
+            return await self.undo()
         parts = self._performer.parts
         if self._task.cache_seconds is not None:
             key = self._task.cache_key(self.call.arguments)
@@ -257,7 +256,7 @@ class _Performance:
                 return Succeeded(serde.decode(cached), cached, may_be_cached=False)
         if not parts.lease.is_trusted():
             await self._performer.until_trusted(self.call)
-        return await self.attempts.run()
+        return await self.run()
 
     # -- see `Surroundings`
 

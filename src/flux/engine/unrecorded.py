@@ -24,24 +24,29 @@ async def run_unrecorded(task: TaskDefinition, named: Mapping[str, Any], instanc
     Raises:
         ExecutionError: It failed, as it would in a body.
     """
-    around = _Unrecorded(task.name)
-    attempts = Attempts(
-        task, "", Arguments(named, b"", instance), around=around, clock=SystemClock(), threads=_unrecorded_threads
-    )
-    match await attempts.run():
+    match await _Unrecorded(task, Arguments(named, b"", instance)).run():
         case Succeeded(value):
             return value if task.output_storage is None else task.output_storage.retrieve(value)
         case Failed(data):
             raise serde.decode(data)
 
 
-class _Unrecorded:
+class _Unrecorded(Attempts):
     """Writes nothing, and waits for nothing."""
 
-    execution_id = ""
+    __slots__ = ("_key",)
 
-    def __init__(self, name: str) -> None:
-        self.name, self._key = name, new_id()
+    def __init__(self, task: TaskDefinition, arguments: Arguments) -> None:
+        super().__init__(task, "", arguments, clock=SystemClock(), threads=_unrecorded_threads)
+        self._key = new_id()
+
+    @property
+    def execution_id(self) -> str:
+        return ""
+
+    @property
+    def name(self) -> str:
+        return self._task.name
 
     def idempotency_key(self) -> str:
         return self._key
