@@ -104,7 +104,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         self._tasks_named = 0
         # Strong references: asyncio itself holds tasks weakly, and a collected task would never finish.  The
         # contexts are kept for unloading, because Task.get_context came with 3.12 only.
-        self._alive: dict[asyncio.Task[Any], contextvars.Context] = {}
+        self._alive: list[tuple[asyncio.Task[Any], contextvars.Context]] = []
         self._alive_limit = ALIVE_LIMIT
         self._generators: list[Any] = []
         self._generators_limit = ALIVE_LIMIT
@@ -186,7 +186,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
                 task.set_name(name)
         if len(self._alive) >= self._alive_limit:
             self._forget_finished()
-        self._alive[task] = context
+        self._alive.append((task, context))
         return task
 
     def _dead_task(self, coro: Any) -> BodyTask:
@@ -208,7 +208,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
 
     def _forget_finished(self) -> None:
         """Now and then, not by a callback of each task: that would be a turn of the loop for every task."""
-        self._alive = {task: context for task, context in self._alive.items() if not task.done()}
+        self._alive = [(task, context) for task, context in self._alive if not task.done()]
         self._alive_limit = max(ALIVE_LIMIT, 2 * len(self._alive))
 
     def set_task_factory(self, factory: Any) -> None:
@@ -257,7 +257,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
     @property
     def live_tasks(self) -> list[asyncio.Task[Any]]:
         """The tasks that have not finished, in order of creation."""
-        return [task for task in self._alive if not task.done()]
+        return [task for task, _ in self._alive if not task.done()]
 
     def next_number(self) -> int:
         self._number += 1
@@ -356,7 +356,7 @@ class BodyLoop(asyncio.AbstractEventLoop):
         sys.set_asyncgen_hooks(self._generators.append, None)
         try:
             self._forget_finished()
-            for task, context in list(self._alive.items()):
+            for task, context in list(self._alive):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]  # It is destroyed on purpose.
                 if not _close(task.get_coro(), context):
                     logger.warning("a coroutine of an unloaded workflow body refuses to end: %s", suspended_line(task))

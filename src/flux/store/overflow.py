@@ -135,9 +135,9 @@ def _is_large_event(event: ExecutionEvent) -> bool:
 
 
 def _has_large(append: Append) -> bool:
-    for event in append.events:  # A loop, and None looked for first: every append comes through here.
+    for event in append.events:  # Every append comes through here, so what is cheap comes first.
         data, detail = event.data, event.detail_data
-        if (data is not None and _is_large(data)) or (detail is not None and _is_large(detail)):
+        if (type(data) is bytes and len(data) > OVERFLOW_BYTES) or (detail is not None and _is_large(detail)):
             return True
     return any(map(_has_large, append.children)) if append.children else False
 
