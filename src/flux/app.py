@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux import serde
 from flux.clock import Clock, SystemClock
+from flux.domain.attributes import check_attributes
 from flux.domain.definitions import WorkflowDefinition
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
@@ -23,7 +24,7 @@ from flux.engine.calls import refuse_secrets
 from flux.engine.children import scheduled
 from flux.engine.committer import Committer, ThreadCommitter
 from flux.engine.handle import Handle
-from flux.engine.launcher import MISSING
+from flux.engine.launcher import MISSING, Attributes
 from flux.engine.lease import Lease
 from flux.engine.parts import Parts
 from flux.engine.threads import Threads
@@ -105,17 +106,19 @@ class App:
 
     # -- running
 
-    def run(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> ExecutionContext[Any]:
+    def run(
+        self, workflow: WorkflowDefinition, value: Any, execution_id: str | None, attributes: Attributes = None
+    ) -> ExecutionContext[Any]:
         """See `Workflow.run`."""
         _refuse_secrets(workflow, value)
-        return self._block_on(self._run(workflow, value, execution_id, inline=True))
+        return self._block_on(self._run(workflow, value, execution_id, attributes, inline=True))
 
     async def run_async(
-        self, workflow: WorkflowDefinition, value: Any, execution_id: str | None
+        self, workflow: WorkflowDefinition, value: Any, execution_id: str | None, attributes: Attributes = None
     ) -> ExecutionContext[Any]:
         """See `Workflow.run_async`."""
         _refuse_secrets(workflow, value)
-        return await self._run(workflow, value, execution_id, inline=False)
+        return await self._run(workflow, value, execution_id, attributes, inline=False)
 
     def resume(
         self, workflow: WorkflowDefinition, execution_id: str, value: Any, name: str | None
@@ -144,15 +147,18 @@ class App:
             self.store.unblock(execution_id)  # Somebody asks for it: try again.
         return self._block_on(self.engine.run(workflow, execution_id, inline=True))
 
-    def start(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> Handle:
+    def start(
+        self, workflow: WorkflowDefinition, value: Any, execution_id: str | None, attributes: Attributes = None
+    ) -> Handle:
         """See `Workflow.start`."""
         _refuse_secrets(workflow, value)
+        checked = check_attributes(attributes or {})
         row = self.get(check_id(execution_id)) if execution_id is not None else None
         if row is None:
             if value is MISSING and execution_id is not None:
                 raise unknown(execution_id)
             execution_id = execution_id or new_id()
-            create, data = self._new(workflow, value, worker=None)
+            create, data = self._new(workflow, value, checked, worker=None)
             (result,) = self.store.append([scheduled(execution_id, create, data)])
             if result is AppendResult.EXISTS:  # Somebody else took the id a moment ago.
                 self._check_same(self.row(execution_id), workflow, value)
@@ -221,13 +227,20 @@ class App:
         return await self.processes.run(function, named, on_start=on_start)
 
     async def _run(
-        self, workflow: WorkflowDefinition, value: Any, execution_id: str | None, *, inline: bool
+        self,
+        workflow: WorkflowDefinition,
+        value: Any,
+        execution_id: str | None,
+        attributes: Attributes,
+        *,
+        inline: bool,
     ) -> ExecutionContext[Any]:
+        checked = check_attributes(attributes or {})
         row = self.get(check_id(execution_id)) if execution_id is not None else None
         if row is None:
             if value is MISSING and execution_id is not None:
                 raise unknown(execution_id)
-            create, data = self._new(workflow, value, worker=self._lease.acquire())
+            create, data = self._new(workflow, value, checked, worker=self._lease.acquire())
             return await self.engine.run(
                 workflow, execution_id or new_id(), create=create, input_data=data, inline=inline
             )
@@ -243,7 +256,9 @@ class App:
             self.store.unblock(row.execution_id)  # Somebody asks for it: try again.
         return await self.engine.run(workflow, row.execution_id, inline=inline)
 
-    def _new(self, workflow: WorkflowDefinition, value: Any, *, worker: str | None) -> tuple[NewExecution, bytes]:
+    def _new(
+        self, workflow: WorkflowDefinition, value: Any, attributes: Mapping[str, str], *, worker: str | None
+    ) -> tuple[NewExecution, bytes]:
         """A new execution, and its input, encoded; refused here if it does not fit, before anything is recorded."""
         data = encode_input(workflow, value)
         self._check_secrets(workflow, value)
@@ -254,6 +269,7 @@ class App:
             location=workflow.location,
             start_digest=workflow.start_digest(data),
             worker=worker,
+            attributes=attributes,
         )
         return create, data
 

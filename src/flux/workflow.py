@@ -7,7 +7,7 @@ import itertools
 import sys
 import typing
 import weakref
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
 
@@ -79,7 +79,13 @@ class Workflow(Generic[T, R]):
         """
         return call_child(self.definition, input)
 
-    def run(self, input: T | Missing = MISSING, *, execution_id: str | None = None) -> ExecutionContext[T]:  # noqa: A002
+    def run(
+        self,
+        input: T | Missing = MISSING,  # noqa: A002
+        *,
+        execution_id: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> ExecutionContext[T]:
         """Run an execution in this process until it is finished or paused.
 
         With an id it is start-or-continue: an unknown id is started; a known one is continued if it was interrupted,
@@ -89,26 +95,35 @@ class Workflow(Generic[T, R]):
         Args:
             input: What `ctx.input` is; checked against the body's annotation.
             execution_id: By which to know it; a new id by default.
+            attributes: To find it by, at most 20 texts by name.  They are recorded when it is created: for an execution
+                that exists they are neither changed nor compared.
 
         Returns:
             The execution; look at `state` and `output`.  A failed execution is returned, not raised.
 
         Raises:
             InvalidInputError: The input does not fit, or the execution was started with another one.
+            InvalidValueError: An attribute is none: too long, or no text.
             ExecutionContextNotFoundError: There is no such execution, and no input to start one.
             NonDeterminismError: The code does not fit the execution's history.
 
         Example:
-            >>> ctx = checkout.run({"cart": 7}, execution_id="cart-7")
+            >>> ctx = checkout.run({"cart": 7}, execution_id="cart-7", attributes={"customer": "7"})
             >>> ctx.output
         """
         self._refuse_in_body("run")
-        return launcher.current().run(self.definition, input, execution_id)
+        return launcher.current().run(self.definition, input, execution_id, attributes)
 
-    async def run_async(self, input: T | Missing = MISSING, *, execution_id: str | None = None) -> ExecutionContext[T]:  # noqa: A002
+    async def run_async(
+        self,
+        input: T | Missing = MISSING,  # noqa: A002
+        *,
+        execution_id: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> ExecutionContext[T]:
         """`run`, on the running event loop."""
         self._refuse_in_body("run_async")
-        return await launcher.current().run_async(self.definition, input, execution_id)
+        return await launcher.current().run_async(self.definition, input, execution_id, attributes)
 
     def resume(self, execution_id: str, input: Any = None, *, name: str | None = None) -> ExecutionContext[T]:  # noqa: A002
         """Answer the oldest open pause of an execution, and run it on.
@@ -136,13 +151,19 @@ class Workflow(Generic[T, R]):
         self._refuse_in_body("resume_async")
         return await launcher.current().resume_async(self.definition, execution_id, input, name)
 
-    def start(self, input: T | Missing = MISSING, *, execution_id: str | None = None) -> ExecutionHandle:  # noqa: A002
+    def start(
+        self,
+        input: T | Missing = MISSING,  # noqa: A002
+        *,
+        execution_id: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> ExecutionHandle:
         """Start an execution and return at once; it is recorded durably when this returns.
 
         It runs on the running event loop, or on a thread of Flux's own where there is none.
         """
         self._refuse_in_body("start")
-        return launcher.current().start(self.definition, input, execution_id)
+        return launcher.current().start(self.definition, input, execution_id, attributes)
 
     def execution(self, execution_id: str) -> ExecutionHandle:
         """A handle on an execution of this workflow, to signal it, to cancel it, or to run it on.

@@ -1,5 +1,7 @@
 """What an append promises, on every store."""
 
+from dataclasses import replace
+
 import pytest
 
 from flux.domain.events import ExecutionEvent
@@ -253,3 +255,18 @@ def test_a_large_batch_is_one_append(driver):
 
     assert driver.store.append(births) == [STORED] * 2000
     assert driver.seqs("x1999") == [1, 2]
+
+
+def test_attributes_are_recorded_with_the_creation_and_a_repeat_changes_none(driver, open_store):
+    birth = driver.birth("e", state=ExecutionState.SCHEDULED, worker=None)
+    birth.create = replace(birth.create, attributes={"customer": "7", "country": "NL"})
+    repeat = driver.birth("e", state=ExecutionState.SCHEDULED, worker=None, created_at=2000)
+    repeat.create = replace(repeat.create, attributes={"customer": "8", "more": "x"})
+    driver.send(birth)
+    driver.send(birth)
+    driver.send(driver.birth("plain", state=ExecutionState.SCHEDULED, worker=None))
+
+    assert driver.send(repeat) is AppendResult.EXISTS
+    another = open_store()
+    attributes_of = getattr(another, "catalogue", another).attributes
+    assert attributes_of(["e", "plain", "unknown"]) == {"e": {"customer": "7", "country": "NL"}}

@@ -414,3 +414,23 @@ def test_a_raised_schema_version_of_a_used_database_is_refused(tmp_path):
 
     assert (result.returncode, result.stdout) == (1, "")
     assert "written by a newer Flux" in result.stderr
+
+
+def test_run_records_attributes_by_which_list_finds(tmp_path):
+    (tmp_path / "hello.py").write_text(HEAD + FILES["hello.py"])
+    both = ("--attribute", "customer=7", "--attribute", "b=c=d")
+    started = run(tmp_path, "run", "hello.py", "World", "--id", "one", *both)
+    again = run(tmp_path, "run", "hello.py", "World", "--id", "one", "--attribute", "customer=8")
+    listed = run(tmp_path, "executions", "list", *both, "--json")
+
+    assert (started.returncode, again.returncode, json.loads(listed.stdout)["execution_id"]) == (0, 0, "one")
+    assert run(tmp_path, "executions", "list", "--attribute", "customer=8", "--json").stdout == ""
+
+
+@pytest.mark.parametrize("words", [["customer"], ["=7"], ["a=1", "--attribute", "a=2"], [f"a={'x' * 257}"]])
+def test_run_refuses_what_is_no_attribute_before_it_records_anything(tmp_path, words):
+    (tmp_path / "hello.py").write_text(HEAD + FILES["hello.py"])
+    refused = run(tmp_path, "run", "hello.py", "World", "--attribute", *words)
+
+    assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert not (tmp_path / ".flux").exists()

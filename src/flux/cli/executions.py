@@ -71,7 +71,7 @@ def list_(
         workflow=workflow,
         state=_state(state),
         is_blocked=True if blocked else None,
-        attributes=_attributes(attribute or []),
+        attributes=inputs.attributes(attribute or []),
         created_from=_since(since, here.clock.now()) if since is not None and here is not None else None,
         limit=limit,
     )
@@ -295,14 +295,6 @@ def _state(text: str | None) -> ExecutionState | None:
             f"{loading.did_you_mean(text.lower(), _STATES)}",
             Exit.USAGE,
         ) from None
-
-
-def _attributes(given: list[str]) -> dict[str, str]:
-    pairs = [each.partition("=") for each in given]
-    for name, equals, _ in pairs:
-        if not name or not equals:
-            raise CommandError(f"the attribute {name!r} has no value: write --attribute NAME=VALUE", Exit.USAGE)
-    return {name: value for name, _, value in pairs}
 
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}

@@ -1,9 +1,11 @@
-"""INPUT and VALUE of a command line; this module is for what a person means by a few characters."""
+"""INPUT, VALUE and NAME=VALUE of a command line; this module is for what a person means by a few characters."""
 
 import json
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from flux import serde
+from flux.cli.output import CommandError, Exit
 from flux.errors import InvalidInputError
 
 _WORDS = {"null": None, "none": None, "true": True, "false": False}
@@ -74,3 +76,18 @@ def _finite(text: str) -> float:
     if number - number != 0:
         raise ValueError(text)
     return number
+
+
+def attributes(given: Sequence[str]) -> dict[str, str]:
+    """What `--attribute NAME=VALUE` gives, several times.
+
+    Raises:
+        CommandError: One has no name or no value, or one name has two.
+    """
+    found: dict[str, str] = {}
+    for name, equals, value in (each.partition("=") for each in given):
+        if not name or not equals:
+            raise CommandError(f"the attribute {name!r} has no value: write --attribute NAME=VALUE", Exit.USAGE)
+        if found.setdefault(name, value) != value:
+            raise CommandError(f"the attribute {name!r} is given two values: give it one", Exit.USAGE)
+    return found

@@ -7,6 +7,7 @@ import typer
 from flux import app as composition
 from flux.cli import inputs, loading, output
 from flux.cli.lint import warn_of
+from flux.domain.attributes import check_attributes
 from flux.domain.execution_context import ExecutionContext
 from flux.engine.launcher import MISSING
 from flux.ids import check_id, new_id
@@ -26,6 +27,9 @@ def run(
     execution_id: Annotated[
         str | None, typer.Option("--id", metavar="ID", help="Start or continue the execution of this id.")
     ] = None,
+    attribute: Annotated[
+        list[str] | None, typer.Option("--attribute", metavar="NAME=VALUE", help="To find it by; repeatable.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> int:
     """Run a workflow in this process until it is finished or paused.
@@ -40,6 +44,7 @@ def run(
       flux run hello.py World
       flux run orders.py:checkout '{"order": 7}' --id order-7
       flux run package.module --json
+      flux run orders.py 7 --attribute customer=ada
     """
     from flux.cli.driving import drive
 
@@ -50,6 +55,7 @@ def run(
         value = inputs.fit(input_, input_annotation(workflow.definition))
         if note := inputs.note_on(input_, value):
             output.message(note)
+    found_by = check_attributes(inputs.attributes(attribute or []))
     known_id = check_id(execution_id) if execution_id is not None else None
     app = composition.current()
     row = app.get(known_id) if known_id is not None else None
@@ -58,11 +64,14 @@ def run(
         warn_of(named.source)
     if row is None and value is MISSING:
         value = None  # An unknown id without an input is started, with None.
-    again = output.command("run", str(named), *([input_] if input_ is not None else []), "--id", new)
+    again = output.command(
+        *("run", str(named), *([input_] if input_ is not None else []), "--id", new),
+        *(word for each in attribute or [] for word in ("--attribute", each)),
+    )
 
     def work() -> ExecutionContext[Any]:
         if value is MISSING:
             return app.run_on(workflow.definition, new)
-        return app.run(workflow.definition, value, new)
+        return app.run(workflow.definition, value, new, found_by)
 
     return drive(app, new, workflow.name, work, again=again, as_json=as_json, row=row)

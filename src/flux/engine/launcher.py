@@ -16,6 +16,7 @@ class Missing:
 
 
 MISSING: Final = Missing()
+Attributes = Mapping[str, str] | None
 
 
 class ExecutionHandle(Protocol):
@@ -50,10 +51,12 @@ class ExecutionHandle(Protocol):
 class Launcher(Protocol):
     """Runs workflows, and gives tasks that are awaited outside of them what they need."""
 
-    def run(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> ExecutionContext[Any]: ...
+    def run(
+        self, workflow: WorkflowDefinition, value: Any, execution_id: str | None, attributes: Attributes = None
+    ) -> ExecutionContext[Any]: ...
 
     async def run_async(
-        self, workflow: WorkflowDefinition, value: Any, execution_id: str | None
+        self, workflow: WorkflowDefinition, value: Any, execution_id: str | None, attributes: Attributes = None
     ) -> ExecutionContext[Any]: ...
 
     def resume(
@@ -64,7 +67,9 @@ class Launcher(Protocol):
         self, workflow: WorkflowDefinition, execution_id: str, value: Any, name: str | None
     ) -> ExecutionContext[Any]: ...
 
-    def start(self, workflow: WorkflowDefinition, value: Any, execution_id: str | None) -> ExecutionHandle: ...
+    def start(
+        self, workflow: WorkflowDefinition, value: Any, execution_id: str | None, attributes: Attributes = None
+    ) -> ExecutionHandle: ...
 
     def execution(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionHandle: ...
 

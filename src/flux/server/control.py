@@ -12,6 +12,7 @@ from flux import serde
 from flux.catalogue import Catalogue, PublishedWorkflow
 from flux.clock import Clock
 from flux.domain import forks
+from flux.domain.attributes import check_attributes
 from flux.domain.definitions import WorkflowDefinition, start_digest
 from flux.domain.events import ExecutionEvent
 from flux.domain.execution import ExecutionState
@@ -30,7 +31,6 @@ from flux.server import schemas
 from flux.server.messages import Messages
 from flux.workflow import encode_input
 
-ATTRIBUTES, ATTRIBUTE_LENGTH = 20, 256
 EVERY = 1_000_000
 Secrets = Callable[[Sequence[str]], Mapping[str, Any]]
 
@@ -111,7 +111,7 @@ class Control(Messages):
             value: Its input, as JSON has it.
             execution_id: By which to know it; made if it is not given.
             key: What tells a repeat from another start, in place of an id.
-            attributes: To find it by.
+            attributes: To find it by; recorded when it is created.  A repeat neither changes nor compares them.
 
         Returns:
             The execution, and whether this created it.
@@ -262,22 +262,6 @@ class Control(Messages):
                 f"there is an execution {execution_id!r} already: take another id for the fork"
             )
         return self.row(execution_id)
-
-
-def check_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
-    """The attributes as they are stored.
-
-    Raises:
-        InvalidValueError: They are too many or too long, or no texts.
-    """
-    for name, value in attributes.items():
-        if not (isinstance(name, str) and isinstance(value, str) and 0 < len(name) <= ATTRIBUTE_LENGTH):
-            raise InvalidValueError(f"the attribute {name!r} is {value!r}: both are texts, and the name is not empty")
-        if len(value) > ATTRIBUTE_LENGTH:
-            raise InvalidValueError(f"the attribute {name!r} has {len(value)} characters: at most {ATTRIBUTE_LENGTH}")
-    if len(attributes) > ATTRIBUTES:
-        raise InvalidValueError(f"there are {len(attributes)} attributes: an execution has at most {ATTRIBUTES}")
-    return dict(attributes)
 
 
 def _id_of(workflow: str, key: str) -> str:

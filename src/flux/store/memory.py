@@ -42,6 +42,7 @@ class _Execution:
     inbox: dict[int, Message] = field(default_factory=dict)
     known: dict[str, Pause | None] = field(default_factory=dict)  # Client ids, and the pauses that they answered.
     children: list[str] = field(default_factory=list)
+    attributes: Mapping[str, str] = field(default_factory=dict)
     claimed_version: str = ""
     takeovers: int = 0  # In a row, with `taken_over_seq` as the last seq.
     taken_over_seq: int = 0
@@ -113,6 +114,12 @@ class MemoryStore:
         with self.memory.lock:
             found = self.memory.executions.get(execution_id)
             return [event.undecoded() for event in found.events if event.seq > after] if found else []
+
+    def attributes(self, execution_ids: Sequence[str]) -> dict[str, dict[str, str]]:
+        """As `Catalogue.attributes`: the attributes of each of these that has some."""
+        with self.memory.lock:
+            known = {id_: self.memory.executions.get(id_) for id_ in execution_ids}
+            return {id_: dict(each.attributes) for id_, each in known.items() if each is not None and each.attributes}
 
     # -- claims
 
@@ -346,7 +353,8 @@ class MemoryStore:
         parent = self.memory.executions.get(row.parent_id or "")
         if parent is not None:
             parent.children.append(append.execution_id)
-        found = self.memory.executions[append.execution_id] = _Execution(row, new.worker)
+        found = _Execution(row, new.worker, attributes=dict(new.attributes))
+        self.memory.executions[append.execution_id] = found
         found.events += [event.undecoded() for event in append.events]
         found.fences += [row.fence] * len(append.events)
         self._store_companions(found, append)

@@ -1,0 +1,32 @@
+"""Attributes of an execution: the few texts by which it is found again."""
+
+from collections.abc import Mapping
+
+from flux.errors import InvalidValueError
+
+ATTRIBUTES, ATTRIBUTE_LENGTH = 20, 256
+
+
+def check_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
+    """The attributes as they are stored.
+
+    Raises:
+        InvalidValueError: They are too many or too long, or no texts.
+    """
+    if not isinstance(attributes, Mapping):
+        raise InvalidValueError(f"attributes is {attributes!r}: it is a mapping, as in {{'customer': '7'}}")
+    for name, value in attributes.items():
+        if not (_is_text(name) and _is_text(value) and name):
+            raise InvalidValueError(f"the attribute {name!r} is {value!r}: both are texts, and the name is not empty")
+        if "=" in name:  # NAME=VALUE is how one is asked for.
+            raise InvalidValueError(f"the attribute {name!r} cannot be asked for: leave the '=' out of its name")
+        if (length := max(len(name), len(value))) > ATTRIBUTE_LENGTH:
+            raise InvalidValueError(f"the attribute {name[:40]!r} has {length} characters: at most {ATTRIBUTE_LENGTH}")
+    if len(attributes) > ATTRIBUTES:
+        raise InvalidValueError(f"there are {len(attributes)} attributes: an execution has at most {ATTRIBUTES}")
+    return dict(attributes)
+
+
+def _is_text(value: object) -> bool:
+    """Whether a database keeps it as it is: half of a surrogate pair has no bytes, and a NUL ends a text early."""
+    return isinstance(value, str) and "\0" not in value and not any("\ud800" <= each <= "\udfff" for each in value)
