@@ -257,7 +257,7 @@ class App:
         return await self.engine.run(workflow, row.execution_id, inline=inline)
 
     def _new(
-        self, workflow: WorkflowDefinition, value: Any, attributes: Mapping[str, str], *, worker: str | None
+        self, workflow: WorkflowDefinition, value: Any, attributes: Attributes = None, *, worker: str | None
     ) -> tuple[NewExecution, bytes]:
         """A new execution, and its input, encoded; refused here if it does not fit, before anything is recorded."""
         data = encode_input(workflow, value)
@@ -269,7 +269,7 @@ class App:
             location=workflow.location,
             start_digest=workflow.start_digest(data),
             worker=worker,
-            attributes=attributes,
+            attributes=attributes or {},
         )
         return create, data
 
