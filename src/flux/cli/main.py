@@ -13,6 +13,7 @@ import typer
 from flux import __version__
 from flux.cli import output
 from flux.cli.check import check
+from flux.cli.db import db
 from flux.cli.doctor import doctor
 from flux.cli.executions import executions
 from flux.cli.lint import lint_files
@@ -48,6 +49,7 @@ application.add_typer(secrets, name="secrets")
 application.add_typer(workflows, name="workflows")
 application.add_typer(workers, name="workers")
 application.add_typer(tokens, name="tokens")
+application.add_typer(db, name="db")
 
 _is_verbose = False
 _REMOTE = ("executions", "workflows", "workers")  # The commands that can ask a server.

@@ -312,11 +312,16 @@ class Database:
         self._drop_writer()
 
     def _explain(self, error: sqlite3.Error) -> StoreError:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}:  # The last: tables, columns.
-            return CorruptedDatabaseError(f"{self.path} is damaged: {error}. {RESTORE}")
-        advice = _ADVICE.get(code, "Whether it was stored is unknown: reopen the store, then send it again")
-        return StoreError(f"{self.path} cannot be used: {error}. {advice}")
+        return explained(self.path, error)
+
+
+def explained(path: Path, error: sqlite3.Error) -> StoreError:
+    """What an error of SQLite means for a database, and what to do about it."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR}:  # The last: tables, columns.
+        return CorruptedDatabaseError(f"{path} is damaged: {error}. {RESTORE}")
+    advice = _ADVICE.get(code, "Whether it was stored is unknown: reopen the store, then send it again")
+    return StoreError(f"{path} cannot be used: {error}. {advice}")
 
 
 class _Transaction:

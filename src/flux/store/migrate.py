@@ -18,12 +18,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
         NewerDatabaseError: The database has seen migrations that this Flux does not know.
     """
     scripts = migration_scripts()
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(scripts):
-        raise NewerDatabaseError(
-            f"{path} has schema {version} and this Flux knows up to {len(scripts)}: it was written by a newer Flux, "
-            "whose facts this one would not understand. Run that version, or a later one, or use another file"
-        )
+    version = schema_of(connection, path)
     for number, script in enumerate(scripts[version:], start=version + 1):
         try:
             connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
@@ -31,6 +26,22 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
+
+
+def schema_of(connection: sqlite3.Connection, path: Path) -> int:
+    """The number of the last migration that this database has seen.
+
+    Raises:
+        NewerDatabaseError: This Flux does not know it.
+    """
+    scripts = migration_scripts()
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version > len(scripts):
+        raise NewerDatabaseError(
+            f"{path} has schema {version} and this Flux knows up to {len(scripts)}: it was written by a newer Flux, "
+            "whose facts this one would not understand. Run that version, or a later one, or use another file"
+        )
+    return version
 
 
 def migration_scripts() -> list[str]:
