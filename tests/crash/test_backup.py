@@ -11,6 +11,7 @@ import pytest
 
 from crash.checker import Checker, Violation
 from crash.supervised import schedule, work, working
+from flux.cli import upkeep
 from flux.store.sqlite import SqliteStore
 
 BACKUPS = 100
@@ -30,9 +31,16 @@ def by_vacuum(source: Path, target: Path) -> None:
         live.execute("VACUUM INTO ?", (str(target),))
 
 
+def by_flux(source: Path, target: Path) -> None:
+    assert upkeep.backup(source, target) == []
+
+
 def by_copy(source: Path, target: Path) -> None:
     """BROKEN: what is in the log is left behind."""
     shutil.copy(source, target)
+
+
+WAYS = (by_interface, by_vacuum, by_flux)
 
 
 def backup(directory: Path, number: int, how: Callable[[Path, Path], None]) -> Path:
@@ -55,7 +63,7 @@ def test_each_of_a_hundred_backups_under_load_is_whole_and_its_executions_go_on(
     folders: list[Path] = []
     with working(tmp_path) as running:
         while len(folders) < BACKUPS and not all(each.done() for each in running):
-            folders.append(backup(tmp_path, len(folders), (by_interface, by_vacuum)[len(folders) % 2]))
+            folders.append(backup(tmp_path, len(folders), WAYS[len(folders) % len(WAYS)]))
             time.sleep(0.01)
     assert len(folders) == BACKUPS, "the load had come to its end: this run proved less than it says"
 

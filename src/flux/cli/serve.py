@@ -10,8 +10,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Coroutine, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -25,6 +25,7 @@ from flux.domain.definitions import WorkflowDefinition
 from flux.settings import load
 
 if TYPE_CHECKING:
+    from flux.api.guard import Access
     from flux.api.listening import HttpServer
     from flux.worker.worker import Worker
 
@@ -99,6 +100,14 @@ def worker(
     concurrency: ConcurrencyOption = 100,
     grace: GraceOption = GRACE_SECONDS,
     once: Annotated[bool, typer.Option("--once", help="End when nothing is due and nothing runs.")] = False,
+    *,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option("--metrics-port", metavar="PORT", min=0, max=65535, help="Serve /metrics; 0 takes a free one."),
+    ] = None,
+    metrics_host: Annotated[
+        str | None, typer.Option("--metrics-host", metavar="ADDRESS", help="Where to serve them [default: 127.0.0.1].")
+    ] = None,
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
 ) -> int:
@@ -111,9 +120,14 @@ def worker(
     Example:
       flux worker orders.py reports.monthly --concurrency 20
     """
+    if metrics_host is not None and metrics_port is None:
+        raise CommandError("--metrics-host is for metrics, which are off: name a --metrics-port", Exit.USAGE)
     _log(log_format, log_level)
     served, stop = _load(files), _Stop(grace)
-    return _until_stopped(stop, _serve(served, stop, address=None, concurrency=concurrency, once=once))
+    measured_at = (metrics_host or "127.0.0.1", metrics_port) if metrics_port is not None else None
+    return _until_stopped(
+        stop, _serve(served, stop, address=None, measured_at=measured_at, concurrency=concurrency, once=once)
+    )
 
 
 # -- what is said
@@ -179,6 +193,7 @@ async def _serve(
     stop: "_Stop",
     *,
     address: tuple[str, int] | None,
+    measured_at: tuple[str, int] | None = None,
     has_worker: bool = True,
     concurrency: int = 100,
     once: bool = False,
@@ -186,30 +201,39 @@ async def _serve(
 ) -> None:
     """Serve until a signal comes, or a watched file changes."""
     app = composition.current()
+    measuring = _metrics_server(app, measured_at) if measured_at is not None else nullcontext()
     if has_worker:
         app.keep_output()
     running = app.worker(served, concurrency=concurrency, grace_seconds=stop.grace_seconds) if has_worker else None
     http = _http_server(app, served, address, running) if address is not None else None
     rescuer = app.rescuer()
     rescuer.start()
-    with stop.on_signals(running):
-        parts = [asyncio.ensure_future(http.serve())] if http is not None else []
-        if running is not None:
-            message(f"serving {', '.join(workflow.name for workflow in served)}")
-            parts.append(asyncio.ensure_future(running.run(once=once)))
-        if address is not None and address[1] and served:
-            message(f"try it:  {_example(served[0], address)}")
-        watching = [asyncio.ensure_future(watched.until_changed(stop))] if watched is not None else []
-        stopping = asyncio.ensure_future(stop.wait())
-        await asyncio.wait([stopping, *parts], return_when=asyncio.FIRST_COMPLETED)
-        for each in (stopping, *watching):
-            each.cancel()
-        if running is not None:
-            running.stop()
-        if http is not None:
-            http.stop()
-        await asyncio.gather(*parts)
+    async with measuring:  # To the end, so that a drain is seen.
+        with stop.on_signals(running):
+            parts = [asyncio.ensure_future(http.serve())] if http is not None else []
+            if running is not None:
+                message(f"serving {', '.join(workflow.name for workflow in served)}")
+                parts.append(asyncio.ensure_future(running.run(once=once)))
+            if address is not None and address[1] and served:
+                message(f"try it:  {_example(served[0], address)}")
+            watching = [asyncio.ensure_future(watched.until_changed(stop))] if watched is not None else []
+            await _until_told(stop, parts, watching)
+            if running is not None:
+                running.stop()
+            if http is not None:
+                http.stop()
+            await asyncio.gather(*parts)
     await rescuer.stop()
+
+
+async def _until_told(
+    stop: "_Stop", parts: Sequence["asyncio.Task[None]"], watching: Sequence["asyncio.Task[None]"]
+) -> None:
+    """Wait until this is to stop, or a part has ended."""
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait([stopping, *parts], return_when=asyncio.FIRST_COMPLETED)
+    for each in (stopping, *watching):
+        each.cancel()
 
 
 def _example(workflow: WorkflowDefinition, address: tuple[str, int]) -> str:
@@ -337,10 +361,46 @@ def _http_server(
     app: App, served: Sequence[WorkflowDefinition], address: tuple[str, int], running: "Worker | None"
 ) -> "HttpServer":
     from flux.api.application import create_application
-    from flux.api.guard import Access, Limits
     from flux.api.listening import HttpServer
 
-    host, port = address
+    access, bound = _access(app, address[0]), _bound(*address)
+    work = running.wake if running is not None else lambda: None
+    application = create_application(app.control(served), access=access, work=work, keeper=lambda: app.secrets)
+    message(f"listening on http://{address[0]}:{bound.getsockname()[1]}")
+    return HttpServer(application, bound)
+
+
+def _metrics_server(app: App, address: tuple[str, int]) -> AbstractAsyncContextManager[None]:
+    """Serves the metrics meanwhile; it listens when this returns."""
+    from flux.api.listening import HttpServer
+    from flux.api.measuring import create_metrics_application
+    from flux.observability.metrics import Metrics
+
+    access, bound = _access(app, address[0]), _bound(*address, option="--metrics-port")
+    application = create_metrics_application(Metrics(app.catalogue, app.clock), access=access)
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    message(f"metrics on http://{host}:{bound.getsockname()[1]}/metrics")
+    return _served(HttpServer(application, bound))
+
+
+@asynccontextmanager
+async def _served(http: "HttpServer") -> AsyncIterator[None]:
+    serving = asyncio.ensure_future(http.serve())
+    try:
+        yield
+    finally:
+        http.stop()
+        await serving
+
+
+def _access(app: App, host: str) -> "Access":
+    """Who may use what listens there.
+
+    Raises:
+        CommandError: Others can reach it, and there is no token.
+    """
+    from flux.api.guard import Access, Limits
+
     is_local = _is_loopback(host)
     if not is_local and not app.catalogue.tokens():
         raise CommandError(
@@ -348,10 +408,9 @@ def _http_server(
             f"{command('tokens', 'create', 'NAME')}",
             Exit.USAGE,
         )
-    bound = _bound(host, port)
     own = {"localhost", "127.0.0.1", "::1"} if is_local else {host.lower(), socket.gethostname().lower(), "localhost"}
     others = {name.strip().lower() for name in app.settings.server_names.split(",")}
-    access = Access(
+    return Access(
         hosts=frozenset(own | others) - {""},
         find=app.catalogue.find_token,
         clock=app.clock,
@@ -359,13 +418,9 @@ def _http_server(
         any_address=host in {"0.0.0.0", "::"},  # noqa: S104 - it is what is asked for.
         limits=Limits(body_bytes=app.settings.max_body_bytes),
     )
-    work = running.wake if running is not None else lambda: None
-    application = create_application(app.control(served), access=access, work=work, keeper=lambda: app.secrets)
-    message(f"listening on http://{host}:{bound.getsockname()[1]}")
-    return HttpServer(application, bound)
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def _bound(host: str, port: int, *, option: str = "--port") -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         bound = socket.create_server((host, port), family=family)
@@ -373,7 +428,7 @@ def _bound(host: str, port: int) -> socket.socket:
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
         raise CommandError(
-            f"{host}:{port} cannot be listened on: {error.strerror}; choose another with --port", Exit.FAILED
+            f"{host}:{port} cannot be listened on: {error.strerror}; choose another with {option}", Exit.FAILED
         ) from None
     return bound
 
