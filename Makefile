@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate strace check format bench clean
+.PHONY: help demo test simulate strace chromium check format bench clean
 
 help:  ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -14,12 +14,17 @@ help:  ## List the targets
 demo: $(STAMP)  ## Run the main job: a census of the standard library, killed half-way and continued
 	@$(BIN)/python examples/demo.py
 
-test: $(STAMP) strace  ## Run the tests
+test: $(STAMP) strace chromium  ## Run the tests
 	@$(BIN)/python -m pytest -q
 
 strace:
 	@command -v strace >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq strace >/dev/null 2>&1; } || \
 	echo "There is no strace: the tests that cut the power are skipped. Install it to run them."
+
+chromium:
+	@for each in chromium chromium-browser google-chrome; do command -v $$each >/dev/null && exit 0; done; \
+	{ [ "$$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1; } || \
+	echo "There is no Chromium: the tests of hostile pages in a browser are skipped. Install it to run them."
 
 SEEDS ?= 1000
 
