@@ -109,6 +109,28 @@ def test_a_command_or_an_option_without_a_word_is_flagged():
     assert undocumented_commands(found, text) == ["flux go --far", "flux stop"]
 
 
+def unknown_commands(found: dict[str, list[str]], text: str) -> list[str]:
+    """What is headed as a command or as its option, and is none."""
+    wrong = []
+    for head in re.findall(r"^## `(flux [^`]+)`", text, flags=re.MULTILINE):
+        path = next((path for path in sorted(found, key=len, reverse=True) if f"{head} ".startswith(f"{path} ")), "")
+        wrong += [path or head] if path in {"", "flux"} else []
+        known = {*found.get(path, ()), *(f"--no-{option[2:]}" for option in found.get(path, ()))}
+        wrong += [f"{path} {option}" for option in re.findall(r"--[a-z-]+", head) if option not in known]
+    return wrong
+
+
+def test_no_command_and_no_option_is_documented_that_is_none():
+    assert unknown_commands(commands(typer.main.get_command(application), "flux"), text_of("docs/cli.md")) == []
+
+
+def test_a_command_or_an_option_that_is_gone_is_flagged():
+    found = {"flux": ["--all"], "flux go": ["--fast"], "flux go on": ["--far"]}
+    text = "## `flux go A [--fast] [--slow N]`\n## `flux go on [--far]`\n## `flux stop [--now]`\n"
+
+    assert unknown_commands(found, text) == ["flux go --slow", "flux", "flux --now"]
+
+
 # -- errors
 
 
