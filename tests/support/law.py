@@ -154,13 +154,14 @@ def answers(course: Course) -> dict[tuple[str, str], Any]:
 def facts(course: Course) -> "Counter[str]":
     """Every event with its time, in a form that can be compared.
 
-    What happens in one moment may be in another order, and a task that begins anew reports its progress again.
+    What happens in one moment may be in another order, and a task that begins anew reports its progress again.  An
+    execution comes to rest before a signal that is sent in the same moment is read, or it does not.
     """
     return Counter(
         repr((execution_id, generation_of(ended.events), *shape_of(event)[1:]))
         for execution_id, ended in course.ended.items()
         for event in ended.events
-        if event.type is not Type.TASK_PROGRESS
+        if event.type not in {Type.TASK_PROGRESS, Type.WORKFLOW_PAUSED}
     )
 
 

@@ -81,6 +81,7 @@ class Engine:
             StoreError: The database cannot be used.
         """
         runner: Runner | None = None
+        seen = 0
         if create is not None:
             runner = self._create(workflow, execution_id, create, input_data, inline=inline)
         while True:
