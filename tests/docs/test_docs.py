@@ -14,6 +14,7 @@ import typer
 import flux
 import flux.errors
 import flux.tasks
+from docs import cli_reference
 from docs.running import DOCUMENTS, ROOT
 from flux.cli.main import application
 from flux.settings import Settings
@@ -122,6 +123,12 @@ def unknown_commands(found: dict[str, list[str]], text: str) -> list[str]:
 
 def test_no_command_and_no_option_is_documented_that_is_none():
     assert unknown_commands(commands(typer.main.get_command(application), "flux"), text_of("docs/cli.md")) == []
+
+
+def test_the_reference_of_the_command_line_is_that_of_the_code():
+    assert text_of("docs/cli_reference.md") == cli_reference.document(), (
+        "write it anew: python tests/docs/cli_reference.py > docs/cli_reference.md"
+    )
 
 
 def test_a_command_or_an_option_that_is_gone_is_flagged():
