@@ -17,13 +17,18 @@ demo: $(STAMP)  ## Run the main job: a census of the standard library, killed ha
 test: $(STAMP) strace chromium  ## Run the tests
 	@$(BIN)/python -m pytest -q
 
+# Debian's packages, as root; their lists may be missing, or old.
+INSTALL := apt-get install -y -qq --no-install-recommends
+
 strace:
-	@command -v strace >/dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y -qq strace >/dev/null 2>&1; } || \
+	@command -v strace >/dev/null || { [ "$$(id -u)" = 0 ] && \
+	{ $(INSTALL) strace || { apt-get update -qq && $(INSTALL) strace; }; } >/dev/null 2>&1; } || \
 	echo "There is no strace: the tests that cut the power are skipped. Install it to run them."
 
 chromium:
 	@for each in chromium chromium-browser google-chrome; do command -v $$each >/dev/null && exit 0; done; \
-	{ [ "$$(id -u)" = 0 ] && apt-get install -y -qq --no-install-recommends chromium >/dev/null 2>&1; } || \
+	{ [ "$$(id -u)" = 0 ] && \
+	{ $(INSTALL) chromium || { apt-get update -qq && $(INSTALL) chromium; }; } >/dev/null 2>&1; } || \
 	echo "There is no Chromium: the tests of hostile pages in a browser are skipped. Install it to run them."
 
 SEEDS ?= 1000
