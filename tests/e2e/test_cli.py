@@ -434,3 +434,10 @@ def test_run_refuses_what_is_no_attribute_before_it_records_anything(tmp_path, w
 
     assert (refused.returncode, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
     assert not (tmp_path / ".flux").exists()
+
+
+def test_a_negative_number_behind_an_option_is_its_value(tmp_path):
+    refused = run(tmp_path, "executions", "list", "--limit", "-1")
+
+    assert refused.returncode == 2
+    assert "invalid value for '--limit'" in refused.stderr

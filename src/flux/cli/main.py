@@ -4,9 +4,9 @@ import io
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn, TextIO
+from typing import Annotated, Any, NoReturn, TextIO
 
 import typer
 
@@ -141,7 +141,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def execute(arguments: Sequence[str]) -> int:
     """Run a command line; returns the exit code, and prints what went wrong."""
     try:
-        return int(typer.main.get_command(application).main(_arranged(arguments), "flux", standalone_mode=False) or 0)
+        commands = typer.main.get_command(application)
+        return int(commands.main(_arranged(arguments, _taking_values(commands)), "flux", standalone_mode=False) or 0)
     except PipeClosed:
         return Exit.PIPE_CLOSED
     except CommandError as error:
@@ -188,8 +189,23 @@ def _code_of(error: FluxError) -> Exit:
             return Exit.FAILED
 
 
-def _arranged(arguments: Sequence[str]) -> list[str]:
-    """The arguments as typer wants them: options of `flux` itself first, negative numbers behind a `--`."""
+def _taking_values(command: Any) -> set[str]:
+    """The options of a command, and of those below it, that something follows."""
+    found = {
+        name
+        for option in command.params
+        if not getattr(option, "is_flag", True)
+        for name in getattr(option, "opts", ())
+    }
+    return found.union(*map(_taking_values, getattr(command, "commands", {}).values()))
+
+
+def _arranged(arguments: Sequence[str], taking_values: Collection[str]) -> list[str]:
+    """The arguments as typer wants them: options of `flux` itself first, negative numbers behind a `--`.
+
+    Args:
+        taking_values: Options behind which a negative number is theirs.
+    """
     given = list(arguments)
     rest = given[given.index("--") :] if "--" in given else []
     given = given[: len(given) - len(rest)]
@@ -206,10 +222,11 @@ def _arranged(arguments: Sequence[str]) -> list[str]:
             if not given:
                 raise CommandError(f"the option {name} needs a value: put it behind, as in {name} PATH", Exit.USAGE)
             first.append(given.pop(0))
-    numbers = [argument for argument in others if _NEGATIVE.match(argument)]
+    before = ["", *others]
+    numbers = {n for n, each in enumerate(others) if _NEGATIVE.match(each) and before[n] not in taking_values}
     if numbers and not rest:
-        rest = ["--", *numbers]
-        others = [argument for argument in others if argument not in numbers]
+        rest = ["--", *(others[n] for n in sorted(numbers))]
+        others = [argument for n, argument in enumerate(others) if n not in numbers]
     return [*first, *others, *rest]
 
 
