@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import flux.app
 from flux import ExecutionContext, pause, task, workflow
 from flux.errors import BodyError, ExecutionError, InvalidInputError, InvalidValueError, RetryError, SecretError
 from flux.output_storage import LocalFileStorage
@@ -99,6 +100,14 @@ def test_the_names_of_users_code_read_and_write_secrets(home: Path) -> None:
     assert asyncio.run(SecretManager.current().get(["K"])) == {"K": SECRET}
     manager.remove("K")
     assert manager.all() == []
+
+
+def test_the_first_thing_that_a_process_reads_may_be_a_secret(home: Path) -> None:
+    """It is looked up in the middle of a body, where the guard refuses to open files."""
+    SecretManager.current().save("K", SECRET)
+    flux.app.close_all()
+
+    assert calling(use).run().output == len(SECRET)
 
 
 def test_a_task_outside_a_workflow_is_given_its_secrets_too(home: Path) -> None:

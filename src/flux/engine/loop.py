@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from asyncio import events as asyncio_events
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol
 
@@ -367,6 +367,17 @@ class BodyLoop(asyncio.AbstractEventLoop):
         finally:
             sys.set_asyncgen_hooks(*hooks)
             asyncio_events._set_running_loop(host)
+
+
+@contextlib.contextmanager
+def aside() -> Iterator[None]:
+    """Do something of the engine's own in the middle of a drain: it is not what the body does, and may open files."""
+    loop = asyncio_events._get_running_loop()
+    asyncio_events._set_running_loop(None)
+    try:
+        yield
+    finally:
+        asyncio_events._set_running_loop(loop)
 
 
 def _close(coroutine: Any, context: contextvars.Context) -> bool:

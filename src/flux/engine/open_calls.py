@@ -21,6 +21,7 @@ from flux.engine.attempt import Attempt
 from flux.engine.calls import Call, ChildRequest, PauseRequest
 from flux.engine.children import Children
 from flux.engine.journal import Journal, Log
+from flux.engine.loop import aside
 from flux.engine.parts import Parts
 from flux.engine.performer import Performer
 from flux.engine.promises import Promises
@@ -121,7 +122,8 @@ class OpenCalls:
     def _holds_secret(self, task: TaskDefinition, arguments: Arguments) -> bool:
         """Whether the arguments must not be recorded; the attempt, which knows the secrets, then refuses them."""
         try:
-            redactor = Redactor(self._parts.secrets(task.secret_requests))
+            with aside():
+                redactor = Redactor(self._parts.secrets(task.secret_requests))
         except FluxError:  # The attempt meets it, too, and says it.
             return False
         return redactor.find(arguments.named, arguments.data) is not None
@@ -189,10 +191,7 @@ class OpenCalls:
 
     def all_wait_outside(self) -> bool:
         """Whether nothing runs: each call of the body, or left by a call that has ended, waits for somebody outside."""
-        for each in self._open.values():  # Usually the first says no.
-            if (each.attempt is None or self._is_left(each)) and not self.waits_outside(each):
-                return False
-        return True
+        return all(self.waits_outside(each) for each in self._open.values() if not each.attempt or self._is_left(each))
 
     def _is_left(self, inner: Call) -> bool:
         """Whether the call that this one was made inside has ended, and has left it running."""
