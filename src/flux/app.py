@@ -195,14 +195,16 @@ class App:
         """See `Workflow.signal`."""
         self.send_signal(execution_id, name, value, workflow=workflow.name, client_id=client_id)
 
-    def cancel(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionContext[Any]:
+    def cancel(self, workflow: WorkflowDefinition, execution_id: str, *, now: bool = False) -> ExecutionContext[Any]:
         """See `Workflow.cancel`."""
-        self.send_cancel(execution_id, workflow=workflow.name)
+        self.send_cancel(execution_id, workflow=workflow.name, now=now)
         return self._block_on(self.engine.run(workflow, execution_id, inline=True))
 
-    async def cancel_async(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionContext[Any]:
+    async def cancel_async(
+        self, workflow: WorkflowDefinition, execution_id: str, *, now: bool = False
+    ) -> ExecutionContext[Any]:
         """See `Workflow.cancel_async`."""
-        self.send_cancel(execution_id, workflow=workflow.name)
+        self.send_cancel(execution_id, workflow=workflow.name, now=now)
         return await self.engine.run(workflow, execution_id)
 
     @cached_property

@@ -81,6 +81,9 @@ class MessageKind(StrEnum):
     CHILD = "child"  # The end of the child execution that the call `call_id` is.
 
 
+NOW = "now"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """A request from outside, waiting in an execution's inbox until its owner moves it into the history."""
@@ -88,9 +91,14 @@ class Message:
     id: int
     kind: MessageKind
     call_id: str  # The pause that a resume was bound to when it was sent; a child's call; else empty.
-    name: str  # Of the pause or the signal; of a child, the type of its last event.
+    name: str  # Of the pause or the signal; of a child, the type of its last event; `NOW` of a cancel without clean-up.
     data: bytes  # The encoded value; of a child, that of its last event (empty if it has none).
     sent_at: int
+
+    @property
+    def is_at_once(self) -> bool:
+        """Whether it asks for an end without clean-up."""
+        return self.kind is MessageKind.CANCEL and self.name == NOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +148,7 @@ class Append:
     consumed: Sequence[int] = ()  # Ids of inbox rows that these events move into the history.
     children: Sequence["Append"] = ()  # Creations of child executions, in the same transaction.
     cancels: Sequence[str] = ()  # Ids of children that are asked to cancel; finished ones need no asking.
+    ends_children: bool = False  # All that are not finished are asked to cancel without their clean-up (`NOW`).
     cached: Sequence[CachedResult] = ()  # Results to be found by `cached_result`.
     blocked_reason: str | None = None  # With SCHEDULED: claims skip it until its version differs.
     blocked_version: str | None = None

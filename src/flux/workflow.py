@@ -198,22 +198,27 @@ class Workflow(Generic[T, R]):
         self._refuse_in_body("signal")
         launcher.current().signal(self.definition, execution_id, name, value, client_id)
 
-    def cancel(self, execution_id: str) -> ExecutionContext[T]:
+    def cancel(self, execution_id: str, *, now: bool = False) -> ExecutionContext[T]:
         """Cancel an execution, and run it until its clean-up is over.
 
         The body is told by `asyncio.CancelledError` where it awaits; a body that swallows it goes on.
+
+        Args:
+            execution_id: Which execution.
+            now: End it and its children without that: the body is not told, nothing is rolled back, and tasks that
+                run are cancelled and not waited for.  It ends whatever it does, also if it is blocked.
 
         Raises:
             ExecutionContextNotFoundError: There is no such execution.
             ExecutionConflictError: It is finished, or belongs to another workflow.
         """
         self._refuse_in_body("cancel")
-        return launcher.current().cancel(self.definition, execution_id)
+        return launcher.current().cancel(self.definition, execution_id, now=now)
 
-    async def cancel_async(self, execution_id: str) -> ExecutionContext[T]:
+    async def cancel_async(self, execution_id: str, *, now: bool = False) -> ExecutionContext[T]:
         """`cancel`, on the running event loop."""
         self._refuse_in_body("cancel_async")
-        return await launcher.current().cancel_async(self.definition, execution_id)
+        return await launcher.current().cancel_async(self.definition, execution_id, now=now)
 
     def with_options(self, **options: Unpack[WorkflowOptions]) -> "Workflow[T, R]":
         """The same workflow with some options changed."""

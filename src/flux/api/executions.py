@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -101,6 +102,7 @@ class Bulk(models.Request):
 
     action: Literal["cancel", "retry"]
     execution_ids: list[ExecutionId] = Field(min_length=1, max_length=PAGE)
+    now: bool = Field(default=False, description="With cancel: end them without their clean-up.")
 
 
 class BulkResult(BaseModel):
@@ -114,7 +116,8 @@ class BulkResult(BaseModel):
 @of_many.post("/bulk")
 async def bulk(here: Here, body: Bulk) -> list[BulkResult]:
     """Cancel or retry several executions; what is refused for one changes nothing for the others."""
-    act = here.control.cancel if body.action == "cancel" else here.control.retry
+    cancel = functools.partial(here.control.cancel, now=body.now)
+    act: Callable[[str], ExecutionRow] = cancel if body.action == "cancel" else here.control.retry
     results = [await asyncio.to_thread(_one, here, act, each) for each in dict.fromkeys(body.execution_ids)]
     here.work()
     return results
@@ -186,9 +189,15 @@ async def signal(here: Here, execution_id: ExecutionId, body: Signal) -> models.
 
 
 @router.post("/{execution_id}/cancel", **ACCEPTED)
-async def cancel(here: Here, execution_id: ExecutionId, response: Response, wait: Wait = 0) -> models.ExecutionDetails:
+async def cancel(
+    here: Here,
+    execution_id: ExecutionId,
+    response: Response,
+    wait: Wait = 0,
+    now: Annotated[bool, Query(description="End it and its children without their clean-up.")] = False,  # noqa: FBT002
+) -> models.ExecutionDetails:
     """Ask an execution to clean up and end."""
-    await asyncio.to_thread(here.control.cancel, execution_id)
+    await asyncio.to_thread(here.control.cancel, execution_id, now=now)
     here.work()
     row = here.control.row(execution_id)
     return await settled(here, row, wait, response)

@@ -205,17 +205,28 @@ def signal(
 
 @executions.command()
 def cancel(
-    execution_id: OpenIdArgument, file: FileOption = None, no_run: NoRunOption = False, as_json: JsonOption = False
+    execution_id: OpenIdArgument,
+    now: Annotated[bool, typer.Option("--now", help="End it and its children without any clean-up.")] = False,
+    file: FileOption = None,
+    no_run: NoRunOption = False,
+    as_json: JsonOption = False,
 ) -> int:
     """Cancel an execution, and run its clean-up here if nobody else runs it.
 
+    With --now it ends whatever it does, also when it is blocked or its code is gone: its body is not told, nothing is
+    rolled back, and tasks that run are cancelled and not waited for.
+
     \b
-    Example:
+    Examples:
       flux executions cancel order-7
+      flux executions cancel order-7 --now
     """
     here, row = find(execution_id)
-    here.cancel(row.execution_id)
-    code = run_on_if_free(here, row.execution_id, file, no_run=no_run, as_json=as_json)
+    here.cancel(row.execution_id, now=now)
+    if now:
+        code = _run_on(here, row.execution_id, None, file, no_run=no_run, as_json=as_json)
+    else:
+        code = run_on_if_free(here, row.execution_id, file, no_run=no_run, as_json=as_json)
     return Exit.OK if _row(here, row.execution_id).state is ExecutionState.CANCELLED else code
 
 
@@ -270,6 +281,9 @@ def _run_on(
         context: ExecutionContext[Any] = ExecutionContext(execution_id, row.workflow, events, row.state)
         return report(here.store, context, took="", as_json=as_json)
     row = _row(here, execution_id)
+    if workflow is None and row.state.is_finished:
+        ended = ExecutionContext[Any](execution_id, row.workflow, here.store.events(execution_id), row.state)
+        return report(here.store, ended, took="", as_json=as_json)
     if workflow is None:
         return report_sent(row, as_json=as_json, is_local=not isinstance(here, Remote))
     again = command("run", file or f"{details.source_of(row)}:{row.workflow}", "--id", row.execution_id)

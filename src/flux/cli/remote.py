@@ -177,8 +177,8 @@ class Remote:
     def signal(self, execution_id: str, name: str, value: Any) -> None:
         self.ask("POST", f"{_path(execution_id)}/signal", {"name": name, "value": value})
 
-    def cancel(self, execution_id: str) -> None:
-        self.ask("POST", f"{_path(execution_id)}/cancel")
+    def cancel(self, execution_id: str, *, now: bool = False) -> None:
+        self.ask("POST", f"{_path(execution_id)}/cancel", query={"now": "true"} if now else None)
 
     def retry(self, execution_id: str) -> ExecutionRow:
         return self._row(self.ask("POST", f"{_path(execution_id)}/retry"))

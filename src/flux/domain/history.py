@@ -12,6 +12,8 @@ Type = ExecutionEventType
 DECIDED_BY_BODY = serde.encode({"decided_by": "body"})
 # Detail of a TASK_CANCELLED that a rollback follows: the call has ended when that has.
 ROLLS_BACK = serde.encode({"rolls_back": True})
+# Detail of a WORKFLOW_CANCELLING that the body was not told of: the execution ends without its clean-up.
+AT_ONCE = serde.encode({"now": True})
 
 # Data of a TASK_STARTED: the arguments held a secret that the task requests, and are not recorded.
 WITHHELD = serde.encode("[the arguments held a secret]")
@@ -102,6 +104,11 @@ class History:
         """Whether nothing follows any more."""
         return bool(self.events) and self.events[-1].type in _ENDS
 
+    @property
+    def is_ended_at_once(self) -> bool:
+        """Whether it was cancelled without its clean-up."""
+        return any(event.detail_data == AT_ONCE for event in self.events if event.type is Type.WORKFLOW_CANCELLING)
+
     def deliveries(self) -> list[ExecutionEvent]:
         """What the body was given, in the order in which it was given."""
         return [event for event in self.events if self._is_delivery(event)]
@@ -116,7 +123,7 @@ class History:
 
     def _is_delivery(self, event: ExecutionEvent) -> bool:
         if not event.call_id:
-            return event.type in _TO_THE_WORKFLOW
+            return event.type in _TO_THE_WORKFLOW and event.detail_data != AT_ONCE
         if is_inner(event.call_id) or event.detail_data == DECIDED_BY_BODY:
             return False
         return self.calls[event.call_id].outcome is event

@@ -7,6 +7,7 @@ holds that end.  Whoever drives the parent drives the child, here: on the same h
 import asyncio
 import contextvars
 import functools
+import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -19,10 +20,13 @@ from flux.domain.execution_context import ExecutionContext
 from flux.engine import lineage
 from flux.engine.calls import Call, ChildRequest
 from flux.engine.inbox import Inbox
-from flux.errors import ExecutionCancelledError
+from flux.errors import ExecutionCancelledError, StoreError
 from flux.ids import child_id
 from flux.ports import Append, Message, NewExecution, Parent
 
+logger = logging.getLogger("flux.engine")
+
+EndBelow = Callable[[str], object]
 Drive = Callable[[WorkflowDefinition, str], Coroutine[Any, Any, ExecutionContext[Any]]]
 
 
@@ -53,16 +57,21 @@ class Children:
 
     Args:
         run: Runs an execution until it is finished or paused.
+        end_below: Ends the children of an execution that has ended at once, or tells who runs them.
         watch: Makes an inbox that tells when an execution can be run on.
     """
 
-    def __init__(self, parent: ParentRun, run: Drive, watch: Callable[[str, Callable[[], None]], Inbox]) -> None:
-        self._parent, self._run, self._watch = parent, run, watch
+    def __init__(
+        self, parent: ParentRun, run: Drive, end_below: EndBelow, watch: Callable[[str, Callable[[], None]], Inbox]
+    ) -> None:
+        self._parent, self._run, self._end_below, self._watch = parent, run, end_below, watch
         self._host = asyncio.get_running_loop()
         self.generation = 1
         self._driven: dict[str, asyncio.Task[Any]] = {}
         self._again: set[str] = set()
         self._paused: dict[str, Inbox] = {}
+        self._is_spared = False
+        self._ending: asyncio.Task[None] | None = None
 
     def id_of(self, call_id: str) -> str:
         """The id of the execution that a call is."""
@@ -119,8 +128,35 @@ class Children:
         )
         return Type.TASK_FAILED, serde.encode_failure(error)
 
+    def spare(self) -> None:
+        """Let `stop` stop none until `end_all`: they are driven to the end that the parent's commit asks for."""
+        self._is_spared = True
+
+    def end_all(self, timeout_seconds: float, then: Callable[[], None]) -> None:
+        """End them, now that the end of their parent, which asks for that, is durable."""
+        driven = list(self._driven.values())
+        try:
+            self._end_below(self._parent.execution_id)
+        except (StoreError, OSError) as error:  # They have it in their inboxes: whoever runs them next ends them.
+            logger.warning("the children of execution %s could not be ended: %s", self._parent.execution_id, error)
+        if driven:
+            context = contextvars.copy_context()
+            context.run(lineage.leave)
+            waiting = lineage.create_task(self._host, self._rest(driven, timeout_seconds), context)
+            self._ending = waiting
+            waiting.add_done_callback(lambda _: then())
+        else:
+            then()
+
+    async def _rest(self, driven: list[asyncio.Task[Any]], timeout_seconds: float) -> None:
+        await asyncio.wait(driven, timeout=timeout_seconds)
+        self._is_spared = False
+        self.stop()
+
     def stop(self) -> None:
         """Drive none of them any more."""
+        if self._is_spared:
+            return
         for call_id in list(self._paused):
             self.forget(call_id)
         for task in self._driven.values():

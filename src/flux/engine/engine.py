@@ -10,7 +10,7 @@ from typing import Any
 from flux.domain.definitions import WorkflowDefinition
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
-from flux.engine import guard, patches
+from flux.engine import at_once, guard, patches
 from flux.engine.committer import Committer
 from flux.engine.inbox import Post
 from flux.engine.journal import Journal
@@ -292,11 +292,15 @@ class Engine:
         async def drive(child: WorkflowDefinition, child_id: str) -> ExecutionContext[Any]:
             return await self.run(child, child_id, inline=inline)
 
+        def end_below(ended: str) -> bool:
+            return at_once.end(self._parts.store, self._parts.clock, ended, self.nudge)
+
         return Runner(
             self._parts,
             host.journal,
             host.post,
             drive,
+            end_below,
             workflow,
             execution_id=execution_id,
             fence=fence,

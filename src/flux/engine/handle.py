@@ -16,6 +16,7 @@ class Handle:
     Args:
         start: Runs it until it is finished or paused.
         send_signal: Takes what `signal` takes.
+        send_cancel: Takes what `cancel` takes.
 
     Attributes:
         execution_id: By which it is known.
@@ -27,7 +28,7 @@ class Handle:
         start: Callable[[], Running],
         *,
         send_signal: Callable[..., Any],
-        send_cancel: Callable[[], Any],
+        send_cancel: Callable[..., Any],
     ) -> None:
         self.execution_id = execution_id
         self._start, self._send_signal, self._send_cancel = start, send_signal, send_cancel
@@ -53,9 +54,9 @@ class Handle:
         """Send it a signal; see `Workflow.signal`."""
         self._send_signal(name, value, client_id=client_id)
 
-    def cancel(self) -> None:
-        """Ask it to cancel; `result` tells how it ended."""
-        self._send_cancel()
+    def cancel(self, *, now: bool = False) -> None:
+        """Ask it to cancel; `result` tells how it ended.  With `now`, it ends without its clean-up."""
+        self._send_cancel(now=now)
 
     def run(self) -> Running:
         """What runs it here; one that was paused is tried again: it may have been answered."""

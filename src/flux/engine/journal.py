@@ -76,6 +76,7 @@ class Log:
         self._companions: _Companions | None = None  # Most appends have none.
         self._restart = False
         self._state = ExecutionState.RUNNING
+        self._ends_children = False
         self._wake_at: int | None = None
         self._blocked: tuple[str, str] | None = None
         self.is_dirty = False
@@ -123,6 +124,10 @@ class Log:
         """Ask a child execution to cancel, in the commit that holds the reason."""
         self._with.cancels.append(execution_id)
         self._touch()
+
+    def end_children(self) -> None:
+        """Ask every child to cancel without its clean-up, in the commit that ends the execution."""
+        self._ends_children = True
 
     def result_cached(self, result: CachedResult) -> None:
         """Let equal calls of other executions answer with a result, from the commit on that holds it."""
@@ -202,6 +207,7 @@ class Log:
             create=self._create,
             state=self._state,
             wake_at=self._wake_at,
+            ends_children=self._ends_children and self._state.is_finished,
         )
         if self._blocked:
             append.blocked_reason, append.blocked_version = self._blocked

@@ -43,8 +43,8 @@ class ExecutionHandle(Protocol):
         """Send it a signal; see `Workflow.signal`."""
         ...
 
-    def cancel(self) -> None:
-        """Ask it to cancel; `result` tells how it ended."""
+    def cancel(self, *, now: bool = False) -> None:
+        """Ask it to cancel; `result` tells how it ended.  With `now`, it ends without its clean-up."""
         ...
 
 
@@ -77,9 +77,11 @@ class Launcher(Protocol):
         self, workflow: WorkflowDefinition, execution_id: str, name: str, value: Any, client_id: str | None
     ) -> None: ...
 
-    def cancel(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionContext[Any]: ...
+    def cancel(self, workflow: WorkflowDefinition, execution_id: str, *, now: bool) -> ExecutionContext[Any]: ...
 
-    async def cancel_async(self, workflow: WorkflowDefinition, execution_id: str) -> ExecutionContext[Any]: ...
+    async def cancel_async(
+        self, workflow: WorkflowDefinition, execution_id: str, *, now: bool
+    ) -> ExecutionContext[Any]: ...
 
     @property
     def secrets(self) -> object:

@@ -1,6 +1,7 @@
 """How far a runner has come, and how it can end."""
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -14,7 +15,9 @@ from flux.domain.execution import Transition
 from flux.domain.execution_context import ExecutionContext
 from flux.engine.body import Raised, Returned
 from flux.errors import BodyError, FluxError, StoreError
-from flux.ports import CachedResult
+from flux.ports import CachedResult, Store
+
+logger = logging.getLogger("flux.engine")
 
 
 class Phase(Enum):
@@ -117,6 +120,32 @@ def too_large(execution_id: str) -> StoreError:
         f"an event of execution {execution_id} is too large for the database: return less from the task, for example "
         "the path of a file that it wrote"
     )
+
+
+def free(store: Store, execution_id: str, fence: int) -> bool:
+    """Let others claim an execution; False if the database cannot be written now."""
+    try:
+        store.release(execution_id, fence=fence)
+    except (StoreError, OSError) as error:
+        whose = {"execution_id": execution_id}
+        logger.warning("execution %s could not be given back: %s", execution_id, error, extra=whose)
+        return False
+    return True
+
+
+def warn_of_what_goes_on(execution_id: str) -> None:
+    """Say that an execution stays with this process, because a task of it does not stop."""
+    logger.warning(
+        "a task of execution %s goes on although it was cancelled: others can have it when this process ends",
+        execution_id,
+        extra={"execution_id": execution_id},
+    )
+
+
+def settle(done: asyncio.Future[RunOutcome], outcome: RunOutcome) -> None:
+    """Tell how a run has ended, unless somebody gave it up."""
+    if not done.done():
+        done.set_result(outcome)
 
 
 def to_cache(task: TaskDefinition, arguments: Arguments, data: bytes, now: int) -> CachedResult:

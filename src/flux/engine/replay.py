@@ -43,7 +43,7 @@ def divergence_of(
     try:
         body.replay()
         if body.divergence is None and history.is_finished:
-            return _other_end(body, history.events[-1], idle)
+            return None if history.is_ended_at_once else _other_end(body, history.events[-1], idle)
         return body.divergence or _failed(body)
     finally:
         body.unload()

@@ -6,7 +6,6 @@ delivered in the same step; the body runs until it waits again, and `look` sees 
 
 import asyncio
 import functools
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -16,11 +15,11 @@ from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import ExecutionState, Transition
 from flux.domain.execution_context import ExecutionContext
-from flux.domain.history import DECIDED_BY_BODY, History
-from flux.engine import outcomes
+from flux.domain.history import AT_ONCE, DECIDED_BY_BODY, History
+from flux.engine import at_once, outcomes
 from flux.engine.body import Body, Continued, Raised, Returned
 from flux.engine.calls import Call
-from flux.engine.children import Children, Drive
+from flux.engine.children import Children, Drive, EndBelow
 from flux.engine.inbox import FOR_THE_WORKFLOW, MESSAGES_AT_ONCE, Inbox, Post
 from flux.engine.journal import Journal, Log
 from flux.engine.length import Length
@@ -32,8 +31,6 @@ from flux.engine.threads import resolve
 from flux.errors import FluxError, StoreError
 from flux.ports import AppendResult, Message, MessageKind, NewExecution
 
-logger = logging.getLogger("flux.engine")
-
 MICROSECONDS = 1_000_000
 
 
@@ -44,6 +41,7 @@ class Runner:
         journal: Of the host loop that this runs on.
         post: Tells of messages.
         drive: Runs child executions.
+        end_below: Ends those of an execution that has ended at once.
         workflow: Whose body.
         events: The stored history; empty for a new execution.
         create: The new execution, when its first commit creates it.
@@ -56,6 +54,7 @@ class Runner:
         journal: Journal,
         post: Post,
         drive: Drive,
+        end_below: EndBelow,
         workflow: WorkflowDefinition,
         *,
         execution_id: str,
@@ -72,13 +71,13 @@ class Runner:
         self._log = Log(journal, self, execution_id=execution_id, fence=fence, history=self._history, create=create)
         self.done: asyncio.Future[RunOutcome] = self._host.create_future()
         self._body: Body | None = None
-        self._children = Children(self, drive, lambda child, read: Inbox(parts.store, child, post, read))
+        self._children = Children(self, drive, end_below, lambda child, read: Inbox(parts.store, child, post, read))
         self.calls = OpenCalls(parts, journal, self._log, self, self._children)
         self._timer: asyncio.TimerHandle | None = None
         self._armed: BodyTimer | None = None  # The timer that it waits for.
         read = functools.partial(self.guard, self._read_inbox)
         self._inbox = Inbox(parts.store, execution_id, post, read, is_new=create is not None)
-        self._phase, self._is_reading = Phase.LIVE, False
+        self._phase, self._is_reading, self._is_ended_at_once = Phase.LIVE, False, False
         self._unparked: asyncio.Future[None] | None = None  # While a release waits for a parking.
         self._signals: list[bytes | None] = []  # Which the history before this one has left.
         self._length = Length(execution_id, parts.history_limit_events)
@@ -102,9 +101,9 @@ class Runner:
 
     def _begin(self) -> None:
         first = next((e for e in self._history.events[:3] if e.type is Type.WORKFLOW_STARTED), None)
+        if self._history.events and self._is_cancelled_from_outside(self._inbox.unread(), is_told=first is not None):
+            return
         if first is None:
-            if self._history.events and self._is_cancelled_from_outside():
-                return
             given = self._history.events[0].data if self._history.events else self._input_data
             try:
                 data = outcomes.check_beginning(self._workflow, self._history.events, self._parts.secrets) or given
@@ -118,11 +117,23 @@ class Runner:
         self._inbox.open()
         self._load()
 
-    def _is_cancelled_from_outside(self) -> bool:
-        """End an execution that is asked to cancel and has no body to tell: it never began, or does not fit."""
-        if all(message.kind is not MessageKind.CANCEL for message in self._inbox.unread()):
+    def _is_ending(self) -> bool:
+        """Whether the body has ended and nothing of it is left: that is its end, whatever comes at the same moment."""
+        return self._body is not None and isinstance(self._body.outcome, Returned | Raised) and not self.calls
+
+    def _is_cancelled_from_outside(self, unread: Sequence[Message], *, is_told: bool = False) -> bool:
+        """End an execution that is asked to cancel and has no body to tell, or one that `is_told` and is not to be."""
+        cancels = [message for message in unread if message.kind is MessageKind.CANCEL]
+        is_at_once = any(message.is_at_once for message in cancels)
+        if not cancels or (is_told and not is_at_once):
             return False
-        self._record(Type.WORKFLOW_CANCELLING)
+        if is_at_once:
+            self._is_ended_at_once = True
+            self._drop_body()
+            self._children.spare()
+            self.calls.stop()
+            self._log.end_children()
+        self._record(Type.WORKFLOW_CANCELLING, None, AT_ONCE if is_at_once else None)
         self._end_without_body(Type.WORKFLOW_CANCELLED, None, Transition.CANCEL)
         return True
 
@@ -133,7 +144,7 @@ class Runner:
             self._inbox.receive(message)
             self._log.message_consumed(message.id)
             if message.kind is MessageKind.SIGNAL:
-                self._signalled(message)
+                self._record(Type.WORKFLOW_SIGNALLED, at_once.signalled(message))
         self._record(type_, data)
         self._park(transition, None)
 
@@ -166,22 +177,12 @@ class Runner:
         self._close()
         if has_stopped:
             return self.free()
-        logger.warning(
-            "a task of execution %s goes on although it was cancelled: others can have it when this process ends",
-            self.execution_id,
-            extra={"execution_id": self.execution_id},
-        )
+        outcomes.warn_of_what_goes_on(self.execution_id)
         return True
 
     def free(self) -> bool:
         """Let others claim the execution; False if the database cannot be written now."""
-        try:
-            self._parts.store.release(self.execution_id, fence=self._fence)
-        except (StoreError, OSError) as error:
-            whose = {"execution_id": self.execution_id}
-            logger.warning("execution %s could not be given back: %s", self.execution_id, error, extra=whose)
-            return False
-        return True
+        return outcomes.free(self._parts.store, self.execution_id, self._fence)
 
     def nudge(self) -> None:
         """Look into the inbox now."""
@@ -191,8 +192,7 @@ class Runner:
         """Stop at once: this process does not own the execution any more."""
         self.calls.stop()
         self._close()
-        if not self.done.done():
-            self.done.set_result(Superseded())
+        outcomes.settle(self.done, Superseded())
 
     def _load(self) -> None:
         started = next(e for e in self._history.events if e.type is Type.WORKFLOW_STARTED)
@@ -212,6 +212,8 @@ class Runner:
         while self._signals and self._body is not None:
             self._deliver_quietly(self._record(Type.WORKFLOW_SIGNALLED, self._signals.pop(0)))
         messages, self._is_reading = self._inbox.unread(), True
+        if self.is_live() and not self._is_ending():
+            self._is_cancelled_from_outside(messages, is_told=True)
         for message in messages:
             self._fire_due_timers(until=message.sent_at)
             if self.is_live():
@@ -345,16 +347,12 @@ class Runner:
                 self._record(Type.WORKFLOW_RESUMED, message.data)
                 self.calls.resumed(call_id, message)
             case MessageKind.SIGNAL:
-                self.deliver(self._signalled(message))
+                self.deliver(self._record(Type.WORKFLOW_SIGNALLED, at_once.signalled(message)))
             case MessageKind.CANCEL:
                 if body.outcome is None and not body.is_cancelled:
                     self.deliver(self._record(Type.WORKFLOW_CANCELLING))
             case MessageKind.CHILD:
                 self.calls.child_ended(message)
-
-    def _signalled(self, message: Message) -> ExecutionEvent:
-        value = {"name": message.name, "value": serde.decode(message.data)}
-        return self._record(Type.WORKFLOW_SIGNALLED, serde.encode(value, extra_levels=1))
 
     # -- the end of a step
 
@@ -446,7 +444,7 @@ class Runner:
 
     def _block(self, error: FluxError) -> None:
         self.calls.stop()
-        if self._is_cancelled_from_outside():
+        if self._is_cancelled_from_outside(self._inbox.unread()):
             return
         self._phase = Phase.SETTLING
         self._log.block(str(error), self._workflow.version)
@@ -456,9 +454,12 @@ class Runner:
         events = self._history.events
         self._close()
         self.calls.stop()
-        if not self.done.done():
-            context: ExecutionContext[Any] = ExecutionContext(self.execution_id, self._workflow.name, events, state)
-            self.done.set_result(outcome or Settled(context))
+        context: ExecutionContext[Any] = ExecutionContext(self.execution_id, self._workflow.name, events, state)
+        settled = functools.partial(outcomes.settle, self.done, outcome or Settled(context))
+        if self._is_ended_at_once:
+            self._children.end_all(self._parts.cancel_grace_seconds, settled)
+        else:
+            settled()
 
     # -- what becomes of its appends
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from flux import serde
 from flux.clock import Clock
+from flux.engine import at_once
 from flux.engine.calls import refuse_in_body, refuse_secrets
 from flux.errors import ExecutionConflictError, ExecutionContextNotFoundError, InvalidValueError
-from flux.ports import ExecutionRow, MessageKind, Store
+from flux.ports import NOW, ExecutionRow, MessageKind, Store
 
 
 class Messages:
@@ -99,15 +100,29 @@ class Messages:
         refuse_secrets("a signal", value)
         return self._send(MessageKind.SIGNAL, execution_id, workflow, serde.encode(value), name, client_id)
 
-    def cancel(self, execution_id: str, *, workflow: str | None = None) -> ExecutionRow:
+    def cancel(self, execution_id: str, *, workflow: str | None = None, now: bool = False) -> ExecutionRow:
         """Ask an execution to cancel, durably; also one that is blocked, which ends without its clean-up then.
+
+        Args:
+            execution_id: Which execution.
+            workflow: The name that the execution's workflow must have.
+            now: End it and its children without any clean-up: who runs it does so at once, and of those that nobody
+                runs this call does.
 
         Raises:
             ExecutionContextNotFoundError: There is no such execution.
             ExecutionConflictError: It is finished, or belongs to another workflow.
         """
-        row = self._send(MessageKind.CANCEL, execution_id, workflow, serde.encode(None), "", None)
-        if row.blocked_reason is not None:
+        refuse_in_body("a cancel")
+        row = self.store.get(execution_id)
+        if now and row is not None and row.state.is_finished:
+            check_workflow(row, workflow)
+            if at_once.end(self.store, self.clock, execution_id, self._nudge):
+                return row  # Whoever ended it before died before it could end its children.
+        row = self._send(MessageKind.CANCEL, execution_id, workflow, serde.encode(None), NOW if now else "", None)
+        if now:
+            at_once.end(self.store, self.clock, execution_id, self._nudge)
+        elif row.blocked_reason is not None:
             self.store.unblock(execution_id)
         return row
 

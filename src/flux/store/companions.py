@@ -2,7 +2,7 @@
 
 import sqlite3
 
-from flux.ports import Append, MessageKind
+from flux.ports import NOW, Append, MessageKind
 from flux.store.rows import message_checksum
 from flux.store.statements import SQL
 
@@ -41,13 +41,16 @@ def tell_parent(cursor: sqlite3.Cursor, parent: int | None, call_id: str, append
     deliver(cursor, parent, MessageKind.CHILD, call_id=call_id, name=name, data=last.data or b"", now=last.time_us)
 
 
-def ask_to_cancel(cursor: sqlite3.Cursor, append: Append) -> None:
+def ask_to_cancel(cursor: sqlite3.Cursor, number: int, append: Append) -> None:
     """Ask those children to cancel that are not finished."""
     now = append.events[-1].time_us if append.events else 0
     for execution_id in append.cancels:
         found = cursor.execute(SQL["find_unfinished"], (execution_id,)).fetchone()
         if found is not None:
             deliver(cursor, found[0], MessageKind.CANCEL, data=b"", now=now)
+    if append.ends_children:
+        for (child,) in cursor.execute(SQL["list_unfinished_children"], (number,)).fetchall():
+            deliver(cursor, child, MessageKind.CANCEL, name=NOW, data=b"", now=now)
 
 
 def restart_history(cursor: sqlite3.Cursor, number: int, first_seq: int) -> None:

@@ -12,6 +12,7 @@ from flux.domain.execution import POISON, POISON_TAKEOVERS, SUSPECT_TAKEOVERS, E
 from flux.errors import StoreError
 from flux.ids import check_worker
 from flux.ports import (
+    NOW,
     Append,
     AppendResult,
     CachedResult,
@@ -379,6 +380,10 @@ class MemoryStore:
             child_found = self._unfinished(execution_id)
             if child_found is not None:
                 self._deliver(child_found, MessageKind.CANCEL, b"", now)
+        for execution_id in found.children if append.ends_children else ():
+            child_found = self._unfinished(execution_id)
+            if child_found is not None:
+                self._deliver(child_found, MessageKind.CANCEL, b"", now, name=NOW)
         self.memory.cached.update({result.key: result for result in append.cached})
 
     def _deliver(

@@ -308,8 +308,8 @@ class SqliteStore:
         for child in append.children:
             assert child.create is not None
             self._create(cursor, child, child.create, rows)  # One that exists is what a repeat has made.
-        if append.cancels:
-            ask_to_cancel(cursor, append)
+        if append.cancels or append.ends_children:
+            ask_to_cancel(cursor, number, append)
         for result in append.cached:
             cursor.execute(_SQL["cache_result"], cached_row(result))
 
