@@ -1,11 +1,12 @@
 """Pauses, resumes and news, on every store."""
 
 import threading
+from dataclasses import replace
 
 import pytest
 
 from flux.domain.execution import ExecutionState
-from flux.ports import AppendResult, MessageKind, Pause
+from flux.ports import NOW, AppendResult, MessageKind, Parent, Pause
 
 FIRST, SECOND = Pause("1", "approve"), Pause("2", "sign")
 
@@ -178,3 +179,39 @@ def test_the_newest_executions_are_listed_first(driver):
     assert ids(workflow="greet") == ["c", "a"]
     assert ids(workflow="greet", state=ExecutionState.RUNNING) == ["c"]
     assert driver.store.list(state=ExecutionState.COMPLETED) == [driver.store.get("a")]
+
+
+def test_an_append_that_ends_children_asks_those_that_are_not_finished_and_wakes_them(driver):
+    driver.send(driver.birth("parent"))
+    children = {"asleep": ExecutionState.SCHEDULED, "paused": ExecutionState.PAUSED, "over": ExecutionState.COMPLETED}
+    for execution_id, state in {**children, "stranger": ExecutionState.PAUSED}.items():
+        birth = driver.birth(execution_id)
+        if execution_id != "stranger":
+            birth.create = replace(birth.create, parent=Parent("parent", "1"))
+        driver.send(birth)
+        wake_at = 9_000_000 if state is ExecutionState.SCHEDULED else None
+        driver.send(driver.step(execution_id, 1, state=state, wake_at=wake_at))
+    new = driver.birth("new", worker=None)
+    new.create = replace(new.create, parent=Parent("parent", "2"))
+    told = [message.id for message in driver.store.inbox("parent")]
+
+    ended = {"state": ExecutionState.CANCELLED, "consumed": told, "children": [new], "ends_children": True}
+    assert driver.send(driver.step("parent", 1, **ended)) is AppendResult.STORED
+
+    for execution_id in ("asleep", "paused", "new"):
+        (message,) = driver.store.inbox(execution_id)
+        assert (message.kind, message.name, message.is_at_once) == (MessageKind.CANCEL, NOW, True)
+        assert driver.store.claim(execution_id, worker="ada", version="1", now=2000) is not None
+    assert driver.store.inbox("over") == driver.store.inbox("stranger") == []
+    assert driver.store.get("stranger").state is ExecutionState.PAUSED
+
+
+def test_an_append_that_does_not_end_children_asks_none(driver):
+    child = driver.birth("child")
+    child.create = replace(child.create, parent=Parent("parent", "1"))
+    driver.send(driver.birth("parent"))
+    driver.send(child)
+
+    assert driver.send(driver.step("parent", 1, state=ExecutionState.CANCELLED)) is AppendResult.STORED
+
+    assert driver.store.inbox("child") == []

@@ -197,6 +197,30 @@ def test_a_cancel_ends_an_execution_that_runs_in_another_process(tmp_path):
     assert (owner.returncode, json.loads(out)["state"]) == (1, "CANCELLED")
 
 
+def test_a_cancel_at_once_ends_what_nobody_runs_without_its_code_or_clean_up(project):
+    run(project, "run", "tidy.py", "--id", "tidy-now")
+    (project / "tidy.py").rename(project / "gone.py")
+    result = run(project, "executions", "cancel", "tidy-now", "--now", "--json")
+    (project / "gone.py").rename(project / "tidy.py")
+    again = run(project, "executions", "cancel", "tidy-now", "--now")
+
+    assert (result.returncode, data(result)["state"]) == (0, "CANCELLED")
+    assert not (project / "tidy-now.txt").exists()
+    assert (again.returncode, again.stdout) == (2, "")
+    assert "is CANCELLED" in again.stderr
+
+
+def test_a_cancel_at_once_ends_an_execution_that_runs_in_another_process(tmp_path):
+    (tmp_path / "work.py").write_text(HEAD + FILES["work.py"])
+    owner = start(tmp_path, "run", "work.py", "--id", "work-1", "--json")
+    wait_for((tmp_path / "working").exists)
+    sent = run(tmp_path, "executions", "cancel", "work-1", "--now")
+    out, _ = owner.communicate(timeout=20)
+
+    assert sent.returncode == 0, sent.stderr
+    assert (owner.returncode, json.loads(out)["state"]) == (1, "CANCELLED")
+
+
 # -- what is refused
 
 BAD = {

@@ -50,6 +50,14 @@ async def stay(ctx):
     await asyncio.sleep(3600)
 
 @workflow
+async def stubborn(ctx):
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+
+@workflow
 async def family(ctx):
     return [await approve(ctx.input)]
 """,
@@ -158,6 +166,11 @@ def test_an_execution_is_answered_signalled_cancelled_retried_and_forked_at_a_se
     cancelled = ask(server, "executions", "cancel", "cancelled")
     assert cancelled.returncode == 0, cancelled.stderr
     assert server.get("/executions/cancelled")["state"] == "CANCELLED"
+
+    server.start("stubborn", execution_id="stubborn")
+    ended = ask(server, "executions", "cancel", "stubborn", "--now")
+    assert ended.returncode == 0, ended.stderr
+    assert server.get("/executions/stubborn")["state"] == "CANCELLED"
 
     forked = ask(server, "executions", "fork", "answered", "--from", "1", "--input", "2", "--id", "forked", "--json")
     assert forked.returncode == 4, forked.stderr

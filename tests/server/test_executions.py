@@ -114,6 +114,19 @@ def test_a_cancel_ends_an_execution_that_waits(served: Served) -> None:
     assert served.http.post(f"/executions/{id_}/cancel", json={}).status_code == 409
 
 
+def test_a_cancel_at_once_ends_an_execution_without_its_clean_up(served: Served) -> None:
+    one, *several = [served.start("nap", 1000, wait=0)["execution_id"] for _ in range(3)]
+
+    ended = served.http.post(f"/executions/{one}/cancel", params={"wait": 10, "now": True}, json={}).json()
+    served.http.post("/bulk", json={"action": "cancel", "execution_ids": several, "now": True}).raise_for_status()
+
+    assert ended["state"] == "CANCELLED"
+    for each in (one, *several):
+        assert served.get(f"/executions/{each}", wait=10)["state"] == "CANCELLED"
+        cancelling = [e for e in served.get(f"/executions/{each}/events") if e["type"] == "WORKFLOW_CANCELLING"]
+        assert [event["detail"] for event in cancelling] == [{"now": True}]
+
+
 def test_a_retry_makes_only_what_did_not_succeed(served: Served, request: Any) -> None:
     name = request.node.callspec.id
     workflows.broken.add(f"{name}-1")
