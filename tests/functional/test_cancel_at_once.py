@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from flux import ExecutionContext, ExecutionState, pause, task, workflow
+from flux import ExecutionContext, ExecutionState, pause, serde, task, workflow
 from flux.engine import at_once
 from flux.engine.replay import divergence_of
-from flux.errors import ExecutionConflictError, NonDeterminismError, StoreError
+from flux.errors import BodyError, ExecutionConflictError, NonDeterminismError, StoreError
 from flux.ports import NOW, MessageKind
+from flux.store.sqlite import SqliteStore
 from flux.tasks import sleep, wait_for_signal
 from functional.kit import Kit, types, whole
 
@@ -76,6 +77,25 @@ def test_it_is_no_divergence_that_the_clean_up_never_ran(both: Kit) -> None:
         return await note("another call")
 
     assert divergence_of(other.definition, at_once_.events) is not None
+
+
+def test_a_replay_does_not_tell_the_body_what_it_was_not_told(both: Kit) -> None:
+    told: list[int] = []
+
+    @workflow
+    async def busy(ctx: ExecutionContext[int]) -> None:
+        try:
+            await sleep(1000)
+        except asyncio.CancelledError:
+            told.append(ctx.input)
+            raise
+
+    ctx = ended(both, busy, 5)
+    divergence_of(busy.definition, ctx.events)
+    assert told == []
+
+    divergence_of(busy.definition, ended(both, busy, 5, now=False, execution_id="asked").events)
+    assert told != []
 
 
 def test_one_that_is_stuck_in_its_clean_up_ends(both: Kit) -> None:
@@ -268,6 +288,31 @@ def test_a_blocked_one_ends_by_whoever_asks(both: Kit) -> None:
     assert (types(ctx)[-2:], is_at_once(ctx)) == (CANCELLED, True)
 
 
+def test_one_that_no_version_can_run_on_ends_without_its_code(both: Kit) -> None:
+    @workflow
+    async def idle(ctx: ExecutionContext[int]) -> None:
+        await asyncio.Event().wait()
+
+    with pytest.raises(BodyError):
+        both.run(idle, 1, "e")
+    both.app.send_cancel("e", now=True)
+
+    assert types(both.stored("e")) == ["WS", *CANCELLED]
+
+
+def test_one_whose_owner_is_dead_and_not_noticed_yet_ends(both: Kit) -> None:
+    both.run(approval, 1, "e")
+    dead = SqliteStore(both._settings.database)
+    dead.register_worker("dead", lease_expires_at=0)
+    dead.send("e", kind=MessageKind.SIGNAL, name="go", data=serde.encode(1), now=0)  # Wakes it.
+    assert dead.claim("e", worker="dead", version=approval.definition.version, now=both.clock.now()) is not None
+
+    both.app.send_cancel("e", now=True)
+
+    assert types(both.stored("e"))[-3:] == ["WORKFLOW_CANCELLING", "WORKFLOW_SIGNALLED", "WORKFLOW_CANCELLED"]
+    dead.close()
+
+
 def test_whoever_finds_the_message_ends_it_without_running_the_body(both: Kit) -> None:
     """The sender was killed between its message and the end."""
     ran: list[str] = []
@@ -368,7 +413,8 @@ def test_the_end_of_the_body_at_the_same_moment_is_its_end(both: Kit) -> None:
 
     @workflow
     async def quick(ctx: ExecutionContext[int]) -> int:
-        return await note("x") and 1
+        await note("x")
+        return 1
 
     assert types(both.run(quick, 1, "e")) == ["WS", "TS", "TC", "WC"]
 
