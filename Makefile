@@ -6,10 +6,10 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test simulate strace chromium check format bench clean
+.PHONY: help demo test simulate strace chromium check format bench bench-peers clean
 
 help:  ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 13
 
 demo: $(STAMP)  ## Run the main job: a census of the standard library, killed half-way and continued
 	@$(BIN)/python examples/demo.py
@@ -48,12 +48,15 @@ format: $(STAMP)  ## Format the code
 	@$(BIN)/ruff check --fix-only -q .
 	@$(BIN)/ruff format -q .
 
-bench: $(STAMP)  ## Measure the engine beside plain commits of the same disk
-	@$(BIN)/python tests/bench/bench.py
+bench: $(STAMP)  ## Measure every workload beside its yardstick; SHORT=1 for a minute, WRITE=1 into the documents
+	@$(BIN)/python -m benchmarks $(if $(SHORT),--short) $(if $(WRITE),--write) $(ONLY)
+
+bench-peers: $(STAMP)  ## Measure DBOS, in an environment of its own, and Flux in turn
+	@$(BIN)/python -m benchmarks.peers $(if $(SHORT),--short)
 
 clean:  ## Remove what the other targets made
 	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis dist build
-	@find src tests examples -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find src tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \

@@ -1,7 +1,9 @@
 """W3, W3l and W8: many executions at once, and one small one at a time."""
 
 import asyncio
+import sqlite3
 import time
+from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
@@ -78,6 +80,19 @@ class Crowd:
             lags.append(time.perf_counter() - due)
 
 
+def _check_all(path: Path) -> None:
+    """Refuse figures of executions that are not all finished, or whose histories are not whole."""
+    connection = sqlite3.connect(path)
+    unfinished = connection.execute("SELECT count(*) FROM executions WHERE state <> 'COMPLETED'").fetchone()[0]
+    events = connection.execute(
+        "SELECT workflow, min(events), max(events) FROM (SELECT workflow, (SELECT count(*) FROM events "
+        "WHERE execution = number AND type = 'TASK_COMPLETED') AS events FROM executions) GROUP BY workflow ORDER BY 1"
+    ).fetchall()
+    connection.close()
+    require(not unfinished, f"{unfinished} executions are not finished")
+    require(events == [("one", 1, 1), ("sequential", TASKS, TASKS)], f"histories have other numbers of tasks: {events}")
+
+
 def many_at_once(scale: Scale) -> list[Row]:
     """W3, W3l and W8, beside C."""
     crowd = Crowd()
@@ -88,6 +103,7 @@ def many_at_once(scale: Scale) -> list[Row]:
             scale.rounds,
             {"C": plain.rate, "W3": executions_per_second, "W3l": seconds_of_one, "W8": crowd.rate},
         )
+        _check_all(path)
     c = found["C"]
     beside_c: dict[str, Any] = {"beside": "C", "besides": c, "needs_disk": True}
     return [

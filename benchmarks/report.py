@@ -9,6 +9,7 @@ from typing import Any
 from benchmarks.measuring import FAST_SYNC_US, Row
 
 HEAD = ("workload", "figure", "beside", "ratio (median, min-max)", "must", "aim", "reached")
+RULE = ("---", "--:", "---", "--:", "--:", "--:", "---")
 BEGIN, END = "<!-- figures: `make bench WRITE=1` replaces what follows -->", "<!-- end of figures -->"
 NONE = "–"
 
@@ -70,8 +71,7 @@ def cells(row: Row, *, is_fast_disk: bool) -> list[str]:
 def table(rows: Sequence[Row], machine: Mapping[str, Any]) -> str:
     """Everything that was measured, in Markdown."""
     is_fast = machine["sync_us"] < FAST_SYNC_US
-    lines = [HEAD, ("---", "--:", "---", "--:", "--:", "--:", "---")]
-    lines += [tuple(cells(row, is_fast_disk=is_fast)) for row in rows]
+    lines = [HEAD, RULE, *(cells(row, is_fast_disk=is_fast) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -9,7 +9,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.measuring import COMMITS, Row, Scale, database, divide, interleave, plain_commits, require, seconds, warm
+from benchmarks.measuring import (
+    COMMITS,
+    Row,
+    Scale,
+    database,
+    divide,
+    interleave,
+    plain_commits,
+    require,
+    seconds,
+    warm,
+)
 from flux import ExecutionContext, ExecutionEventType, task, workflow
 
 _COPY = """CREATE TABLE events (

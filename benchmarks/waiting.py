@@ -19,9 +19,10 @@ FLAT = 2.0
 
 
 @workflow
-async def asking(ctx: ExecutionContext[int]) -> Any:
+async def asking(ctx: ExecutionContext[int]) -> int:
     """Waits for an answer."""
-    return await pause("approval")
+    await pause("approval")
+    return ctx.input
 
 
 async def _pause(count: int) -> None:
@@ -76,7 +77,8 @@ def paused(scale: Scale) -> list[Row]:
         polls = _poll_us()
         require(_touched(path) == before, "a poll touched paused executions")
         require(before[0] == many, f"{before[0]} executions are stored, not {many}")
-    added, shared = many - few, {"workload": "W5", "at_most": True}
+    added = many - few
+    shared: dict[str, Any] = {"workload": "W5", "at_most": True}
     return [
         Row(
             what=f"{many:,} paused executions, memory for each",
