@@ -33,9 +33,9 @@ async def _all(count: int) -> None:
     await asyncio.gather(*(_finished(number, width) for number in range(count)))
 
 
-def executions_per_second() -> float:
+def executions_per_second(count: int = COUNT) -> float:
     """The rate of one-task executions, so many at a time."""
-    return COUNT / seconds(lambda: asyncio.run(_all(COUNT)))
+    return count / seconds(lambda: asyncio.run(_all(count)))
 
 
 def seconds_of_one() -> float:
