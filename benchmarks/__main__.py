@@ -13,7 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.measuring import ROOT, Row, Scale, WrongResultError, child_environment, machine
+from benchmarks.measuring import ROOT, Row, Scale, WrongResultError, child_environment, machine, sync_us
 
 # Module and function of each group: a process imports no other.
 GROUPS = {
@@ -82,6 +82,8 @@ def show(groups: list[str], *, is_short: bool, is_written: bool) -> None:
     for group in groups:
         print(f"{group} ...", file=sys.stderr, flush=True)
         rows += measure_apart(group, is_short=is_short)
+    with tempfile.TemporaryDirectory(dir=BUILD, prefix="bench-") as folder:
+        about["sync_us_after"] = round(sync_us(Path(folder)))
     text = f"{report.table(rows, about)}\n\n{report.caption(about)}"
     print(text)
     target = BUILD / "benchmarks.json"

@@ -80,8 +80,11 @@ def caption(machine: Mapping[str, Any]) -> str:
     text = (
         f"{machine['processors']} processors, {machine['system']}, Python {machine['python']}, "
         f"SQLite {machine['sqlite']}, synchronous={machine['synchronous']}, commit {machine['commit']}; "
-        f"to write and sync 4 KiB takes the disk {machine['sync_us']} µs."
+        f"to write and sync 4 KiB takes the disk {machine['sync_us']} µs"
     )
+    text += f", and {machine['sync_us_after']} µs afterwards." if "sync_us_after" in machine else "."
+    if machine.get("short"):
+        text += " The short form: fewer rounds, and smaller sizes of W4 and W5."
     if machine["sync_us"] < FAST_SYNC_US:
         text += " That is no sync: what compares with commits is shown, and not judged."
     return text
