@@ -93,7 +93,7 @@ def test_a_wrong_result_prints_no_figure(tmp_path, monkeypatch, capsys):
 
 def a_row(**changes):
     shown = {"workload": "W0", "what": "nothing", "unit": "/s", "figures": [90.0, 1234.0, 2000.0], "beside": "C"}
-    limits = {"besides": [100.0, 1000.0, 2000.0], "ratios": [0.9, 1.234, 1.0], "must": 0.5, "aim": 1.0}
+    limits = {"besides": [900.0, 1000.0, 1800.0], "ratios": [0.9, 1.234, 1.0], "must": 0.5, "aim": 1.0}
     return measuring.Row(**{**shown, **limits, **changes})
 
 
@@ -105,6 +105,11 @@ def a_row(**changes):
         (a_row(at_most=True, must=1.0, aim=0.9), 100, "1,234/s | C: 1,000/s | 1.00 (0.90-1.23) | ≤ 1 | ≤ 0.9 | yes"),
         (a_row(must=1.1, aim=None), 100, "1,234/s | C: 1,000/s | 1.00 (0.90-1.23) | ≥ 1.1 | – | **no**"),
         (a_row(needs_disk=True), 30, "1,234/s | C: 1,000/s | 1.00 (0.90-1.23) | ≥ 0.5 | ≥ 1 | aim"),
+        (
+            a_row(needs_disk=True, besides=[899.0, 1000.0, 1800.0]),
+            30,
+            "1,234/s | C: 1,000/s | 1.00 (0.90-1.23) | ≥ 0.5 | ≥ 1 | disturbed",
+        ),
         (a_row(needs_disk=True), 29, "1,234/s | C: 1,000/s | 1.00 (0.90-1.23) | ≥ 0.5 | ≥ 1 | not judged"),
         (
             a_row(unit="B", figures=[142.0], beside="", besides=[], ratios=[], must=300.0, aim=None, at_most=True),
