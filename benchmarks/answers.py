@@ -160,7 +160,7 @@ def answered(scale: Scale) -> list[Row]:
         connection.close()
     with _bare(scale.folder / "bare") as bare, _flux(scale.folder / "starts") as address:
         starts = interleave(
-            1 + (3 if scale.is_short else 5),
+            1 + (2 if scale.is_short else 5),
             {"bare": lambda: _starts_a_second(bare, seconds), "flux": lambda: _starts_a_second(address, seconds)},
         )
     requests, runs = ([median(pair[name]) for pair in pairs] for name in ("request", "run"))

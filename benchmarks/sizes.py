@@ -93,7 +93,7 @@ def large_results(scale: Scale) -> list[Row]:
         run()
         kept = [path for path in scale.folder.rglob("*") if path.stat().st_size >= MEBIBYTE]
         require(len(kept) >= RESULTS, f"{len(kept)} large results are on the disk")
-        found = interleave(3 if scale.is_short else 5, {"write": write, "W9": run})
+        found = interleave(2 if scale.is_short else 5, {"write": write, "W9": run})
     return [
         Row(
             workload="W9",
