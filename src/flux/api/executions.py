@@ -236,10 +236,11 @@ async def settled(here: Here, row: ExecutionRow, seconds: float, response: Respo
 
 async def details(here: Here, row: ExecutionRow) -> models.ExecutionDetails:
     """An execution with all that is shown of one."""
-    return await asyncio.to_thread(_details, here, row)
+    return await asyncio.to_thread(details_of, here, row)
 
 
-def _details(here: Here, row: ExecutionRow) -> models.ExecutionDetails:
+def details_of(here: Here, row: ExecutionRow) -> models.ExecutionDetails:
+    """The same, on a thread that may wait for the database."""
     control = here.control
     attributes = control.catalogue.attributes([row.execution_id]).get(row.execution_id, {})
     ends = control.catalogue.events(row.execution_id, after=0, limit=2)

@@ -10,8 +10,9 @@ from pydantic import BaseModel, Field
 from flux.api import executions, models
 from flux.api.executions import ACCEPTED, Wait
 from flux.api.models import ExecutionId
-from flux.api.surroundings import Here
+from flux.api.surroundings import Here, is_settled
 from flux.catalogue import PublishedWorkflow
+from flux.ports import ExecutionRow
 
 router = APIRouter(prefix="/workflows", tags=["workflows"])
 
@@ -59,17 +60,25 @@ async def start(
 
     With `wait` the answer is 200 when it has finished or paused by then, else 202.
     """
-    row, _ = await asyncio.to_thread(
-        here.control.start,
-        name,
-        body.input,
-        execution_id=body.execution_id,
-        key=idempotency_key,
-        attributes=body.attributes,
-    )
+
+    def begin() -> tuple[ExecutionRow, models.ExecutionDetails | None]:
+        """Start it, and see what it is then if nobody waits: one visit to a thread does both."""
+        row, _ = here.control.start(
+            name,
+            body.input,
+            execution_id=body.execution_id,
+            key=idempotency_key,
+            attributes=body.attributes,
+        )
+        return row, None if wait else executions.details_of(here, row)
+
+    row, details = await asyncio.to_thread(begin)
     here.work()
     response.headers["Location"] = f"/api/executions/{row.execution_id}"
-    return await executions.settled(here, row, wait, response)
+    if details is None:
+        return await executions.settled(here, row, wait, response)
+    response.status_code = 200 if is_settled(row) else 202
+    return details
 
 
 def _shown(workflow: PublishedWorkflow) -> Workflow:
