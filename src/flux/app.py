@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from flux import serde
 from flux.clock import Clock, SystemClock
-from flux.domain.attributes import check_attributes
+from flux.domain.attributes import check_attributes, check_labels
 from flux.domain.definitions import WorkflowDefinition
 from flux.domain.execution import ExecutionState
 from flux.domain.execution_context import ExecutionContext
@@ -316,9 +316,14 @@ class App:
         )
 
     def worker(
-        self, workflows: Iterable[WorkflowDefinition], *, concurrency: int = 100, grace_seconds: float = 30.0
+        self,
+        workflows: Iterable[WorkflowDefinition],
+        *,
+        labels: Attributes = None,
+        concurrency: int = 100,
+        grace_seconds: float = 30.0,
     ) -> "Worker":
-        """A worker for these workflows."""
+        """A worker for those of these workflows whose labels it has."""
         from flux.server.schemas import published
         from flux.worker.worker import Worker
 
@@ -331,6 +336,7 @@ class App:
             self.clock,
             served,
             published=tuple(map(published, served.values())),
+            labels=check_labels(labels or {}),
             concurrency=concurrency,
             grace_seconds=grace_seconds,
         )

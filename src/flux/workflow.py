@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from flux import serde
+from flux.domain.attributes import check_labels
 from flux.domain.definitions import Arguments, OutputKeeper, WorkflowDefinition, output_keeper, secret_names
 from flux.domain.execution_context import ExecutionContext
 from flux.engine import calls, launcher
@@ -32,12 +33,14 @@ class WorkflowOptions(TypedDict, total=False):
         secret_requests: Names of secrets that must be there before an execution starts.  The body does not get them:
             each task requests those that it uses.
         output_storage: Keeps the result; `ctx.output` is then the reference to it.
+        labels: What a worker must have to run its executions, as in {"gpu": "a100"}.
     """
 
     name: str
     version: str
     secret_requests: Sequence[str]
     output_storage: OutputKeeper | None
+    labels: Mapping[str, str]
 
 
 class Workflow(Generic[T, R]):
@@ -361,6 +364,7 @@ def _define(func: Callable[..., Any], options: WorkflowOptions) -> WorkflowDefin
         location=_location(func),
         secret_requests=secret_names(options.get("secret_requests", ())),
         output_storage=output_keeper(options.get("output_storage")),
+        labels=check_labels(options.get("labels", {})),
         encode_input=lambda value: encode_input(definition, value),
     )
     return definition

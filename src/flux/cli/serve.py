@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -21,7 +21,9 @@ from flux import app as composition
 from flux.app import App
 from flux.cli import loading, output
 from flux.cli.output import CommandError, Exit, command
+from flux.domain.attributes import check_labels
 from flux.domain.definitions import WorkflowDefinition
+from flux.errors import InvalidValueError
 from flux.settings import load
 
 if TYPE_CHECKING:
@@ -41,6 +43,9 @@ FilesArgument = Annotated[list[str], typer.Argument(metavar="FILES...", help="Py
 HostOption = Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")]
 PortOption = Annotated[int, typer.Option("--port", metavar="PORT", min=0, max=65535, help="0 takes a free one.")]
 ConcurrencyOption = Annotated[int, typer.Option("--concurrency", metavar="N", min=1, help="Executions at once.")]
+LabelOption = Annotated[
+    list[str] | None, typer.Option("--label", metavar="NAME=VALUE", help="What workflows may ask for; repeatable.")
+]
 LogFormatOption = Annotated[str | None, typer.Option("--log-format", metavar="FORMAT", help="text or json.")]
 LogLevelOption = Annotated[
     str | None, typer.Option("--log-level", metavar="LEVEL", help="debug, info, warning or error.")
@@ -52,6 +57,8 @@ def dev(
     files: FilesArgument,
     host: HostOption = "127.0.0.1",
     port: PortOption = PORT,
+    *,
+    label: LabelOption = None,
     reload: Annotated[bool, typer.Option("--reload/--no-reload", help="Start anew when a file changes.")] = True,
     log_format: LogFormatOption = None,
     log_level: LogLevelOption = None,
@@ -66,12 +73,12 @@ def dev(
         -H 'Content-Type: application/json' -d '{"input": "World"}'
     """
     _log(log_format, log_level)
-    served = _load(files)
+    labels, served = _labels(label), _load(files)
     if load_only:
         return Exit.OK
     stop = _Stop(DEV_GRACE_SECONDS)
     watched = _Watched(files) if reload else None
-    return _until_stopped(stop, _serve(served, stop, address=(host, port), watched=watched))
+    return _until_stopped(stop, _serve(served, stop, address=(host, port), labels=labels, watched=watched))
 
 
 def server(
@@ -101,6 +108,7 @@ def worker(
     grace: GraceOption = GRACE_SECONDS,
     once: Annotated[bool, typer.Option("--once", help="End when nothing is due and nothing runs.")] = False,
     *,
+    label: LabelOption = None,
     metrics_port: Annotated[
         int | None,
         typer.Option("--metrics-port", metavar="PORT", min=0, max=65535, help="Serve /metrics; 0 takes a free one."),
@@ -123,10 +131,11 @@ def worker(
     if metrics_host is not None and metrics_port is None:
         raise CommandError("--metrics-host is for metrics, which are off: name a --metrics-port", Exit.USAGE)
     _log(log_format, log_level)
-    served, stop = _load(files), _Stop(grace)
+    labels, served, stop = _labels(label), _load(files), _Stop(grace)
     measured_at = (metrics_host or "127.0.0.1", metrics_port) if metrics_port is not None else None
     return _until_stopped(
-        stop, _serve(served, stop, address=None, measured_at=measured_at, concurrency=concurrency, once=once)
+        stop,
+        _serve(served, stop, address=None, measured_at=measured_at, labels=labels, concurrency=concurrency, once=once),
     )
 
 
@@ -176,6 +185,25 @@ def _load(files: Sequence[str]) -> list[WorkflowDefinition]:
     return [definition for _, definition in found.values()]
 
 
+def _labels(given: Sequence[str] | None) -> dict[str, str]:
+    """The labels of a worker.
+
+    Raises:
+        CommandError: One is no label, or is there twice.
+    """
+    labels: dict[str, str] = {}
+    for each in given or ():
+        name, is_named, value = each.partition("=")
+        if not is_named or name in labels:
+            what = "is there twice" if is_named else "has no value"
+            raise CommandError(f"--label {each!r} {what}: write each label once, as in --label gpu=a100", Exit.USAGE)
+        labels[name] = value
+    try:
+        return check_labels(labels)
+    except InvalidValueError as error:
+        raise CommandError(f"--label: {error}", Exit.USAGE) from None
+
+
 # -- serving
 
 
@@ -195,6 +223,7 @@ async def _serve(
     address: tuple[str, int] | None,
     measured_at: tuple[str, int] | None = None,
     has_worker: bool = True,
+    labels: Mapping[str, str] | None = None,
     concurrency: int = 100,
     once: bool = False,
     watched: "_Watched | None" = None,
@@ -202,9 +231,10 @@ async def _serve(
     """Serve until a signal comes, or a watched file changes."""
     app = composition.current()
     measuring = _metrics_server(app, measured_at) if measured_at is not None else nullcontext()
+    running = None
     if has_worker:
         app.keep_output()
-    running = app.worker(served, concurrency=concurrency, grace_seconds=stop.grace_seconds) if has_worker else None
+        running = app.worker(served, labels=labels, concurrency=concurrency, grace_seconds=stop.grace_seconds)
     http = _http_server(app, served, address, running) if address is not None else None
     rescuer = app.rescuer()
     rescuer.start()

@@ -1,10 +1,11 @@
-"""Attributes of an execution: the few texts by which it is found again."""
+"""Attributes of an execution, by which it is found again, and labels of a worker, by which it is chosen."""
 
 from collections.abc import Mapping
 
 from flux.errors import InvalidValueError
 
 ATTRIBUTES, ATTRIBUTE_LENGTH = 20, 256
+LABELS, LABEL_LENGTH = 32, 200
 
 
 def check_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
@@ -25,6 +26,33 @@ def check_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
     if len(attributes) > ATTRIBUTES:
         raise InvalidValueError(f"there are {len(attributes)} attributes: an execution has at most {ATTRIBUTES}")
     return dict(attributes)
+
+
+def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    """The labels that a workflow asks for, or that a worker has.
+
+    Raises:
+        InvalidValueError: They are too many or too long, or no printable texts.
+    """
+    if not isinstance(labels, Mapping):
+        raise InvalidValueError(f"labels is {labels!r}: it is a mapping, as in {{'gpu': 'a100'}}")
+    for name, value in labels.items():
+        if not (_is_label(name) and _is_label(value)):
+            raise InvalidValueError(
+                f"the label {name!r} is {value!r}: both are printable texts, not empty, without space at their ends"
+            )
+        if "=" in name:  # NAME=VALUE is how a worker is given one.
+            raise InvalidValueError(f"the label {name!r} cannot be given to a worker: leave the '=' out of its name")
+        if (length := max(len(name), len(value))) > LABEL_LENGTH:
+            raise InvalidValueError(f"the label {name[:40]!r} has {length} characters: at most {LABEL_LENGTH}")
+    if len(labels) > LABELS:
+        raise InvalidValueError(f"there are {len(labels)} labels: at most {LABELS}, leave some out")
+    return dict(labels)
+
+
+def _is_label(value: object) -> bool:
+    """Whether a label can be read, and typed, as it is."""
+    return isinstance(value, str) and bool(value) and value.isprintable() and value == value.strip()
 
 
 def _is_text(value: object) -> bool:

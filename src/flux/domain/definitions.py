@@ -253,6 +253,7 @@ class WorkflowDefinition:
         location: Where the code is, so that an execution can be continued without naming it again.
         secret_requests: Secrets that must be there before an execution starts.
         output_storage: Keeps the result, of which the history then has a reference.
+        labels: What a worker that runs it must have.
         encode_input: Encodes an input as its annotation has it, or raises InvalidInputError.
     """
 
@@ -262,7 +263,12 @@ class WorkflowDefinition:
     location: str
     secret_requests: tuple[str, ...] = ()
     output_storage: OutputKeeper | None = None
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
     encode_input: Callable[[Any], bytes] | None = None
+
+    def fits(self, labels: Mapping[str, str]) -> bool:
+        """Whether a worker with these labels may run it."""
+        return self.labels.items() <= labels.items()
 
     def start_digest(self, input_data: bytes) -> bytes:
         """What tells a repeated start from another one of the same id."""

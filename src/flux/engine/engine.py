@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ MICROSECONDS = 1_000_000
 NEWS_SECONDS = 0.05
 RESCUE_SECONDS = 0.5
 EVERY = 1_000_000
+
+MayRun = Callable[[WorkflowDefinition], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class Engine:
         create: NewExecution | None = None,
         input_data: bytes | None = None,
         inline: bool = False,
+        may_run: MayRun | None = None,
     ) -> ExecutionContext[Any]:
         """Drive an execution until it is finished or paused, whoever runs it meanwhile.
 
@@ -73,6 +76,7 @@ class Engine:
                 that it was started with the same request.
             input_data: Its encoded input.
             inline: Whether this loop may be blocked by a commit when nothing else can run on it.
+            may_run: Whether this process may run executions of a workflow; where it may not, others must.
 
         Raises:
             ExecutionContextNotFoundError: There is no such execution, and none was to be created.
@@ -87,7 +91,8 @@ class Engine:
         while True:
             if runner is None:
                 seen = self._news()
-                runner = self._claim(workflow, execution_id, inline=inline)
+                if may_run is None or may_run(workflow):
+                    runner = self._claim(workflow, execution_id, inline=inline, may_run=may_run)
             if runner is None:
                 row = self._row(execution_id, create)
                 if row.state.is_finished or row.state is ExecutionState.PAUSED:
@@ -128,15 +133,23 @@ class Engine:
         return claims
 
     def take_over(
-        self, claims: Iterable[Claim], workflows: Mapping[str, WorkflowDefinition]
+        self,
+        claims: Iterable[Claim],
+        workflows: Mapping[str, WorkflowDefinition],
+        may_run: MayRun | None = None,
     ) -> dict[str, Coroutine[Any, Any, RunOutcome]]:
-        """What drives each of these executions on this loop, by their ids."""
+        """What drives each of these executions on this loop, by their ids; of their children, those that it may run."""
         driven = {}
         with self._lock:
             for claim in claims:
                 row = claim.row
                 runner = self._runner(
-                    workflows[row.workflow], row.execution_id, inline=False, fence=row.fence, events=claim.events
+                    workflows[row.workflow],
+                    row.execution_id,
+                    inline=False,
+                    may_run=may_run,
+                    fence=row.fence,
+                    events=claim.events,
                 )
                 self._runners.setdefault(row.execution_id, []).append(runner)
                 self._expected.discard(row.execution_id)
@@ -236,7 +249,9 @@ class Engine:
                 if not self._runners:
                     self._watch.rest()
 
-    def _claim(self, workflow: WorkflowDefinition, execution_id: str, *, inline: bool) -> Runner | None:
+    def _claim(
+        self, workflow: WorkflowDefinition, execution_id: str, *, inline: bool, may_run: MayRun | None
+    ) -> Runner | None:
         store, worker = self._parts.store, self._parts.lease.acquire()
         with self._lock:  # So that another thread that finds it ours finds its runner, too.
             self._release_forgotten(execution_id, worker)
@@ -248,7 +263,14 @@ class Engine:
             if claim is None:
                 return None
             self._doubtful.pop(execution_id, None)
-            runner = self._runner(workflow, execution_id, inline=inline, fence=claim.row.fence, events=claim.events)
+            runner = self._runner(
+                workflow,
+                execution_id,
+                inline=inline,
+                may_run=may_run,
+                fence=claim.row.fence,
+                events=claim.events,
+            )
             self._runners.setdefault(execution_id, []).append(runner)
         return runner
 
@@ -284,13 +306,20 @@ class Engine:
         return runner
 
     def _runner(
-        self, workflow: WorkflowDefinition, execution_id: str, *, inline: bool, fence: int, **beginning: Any
+        self,
+        workflow: WorkflowDefinition,
+        execution_id: str,
+        *,
+        inline: bool,
+        fence: int,
+        may_run: MayRun | None = None,
+        **beginning: Any,
     ) -> Runner:
         """A runner on this loop; the lock need not be held."""
         host = self._host(inline=inline)
 
         async def drive(child: WorkflowDefinition, child_id: str) -> ExecutionContext[Any]:
-            return await self.run(child, child_id, inline=inline)
+            return await self.run(child, child_id, inline=inline, may_run=may_run)
 
         def end_below(ended: str) -> bool:
             return at_once.end(self._parts.store, self._parts.clock, ended, self.nudge)

@@ -38,8 +38,9 @@ class Worker:
     """Runs what it can claim on the running event loop.
 
     Args:
-        workflows: By name; those that it serves.
+        workflows: By name; it serves those whose labels it has.
         published: What it tells of them.
+        labels: What it has.
         concurrency: Executions at once, at most.
         grace_seconds: How long tasks may go on when it is told to stop.
     """
@@ -54,12 +55,15 @@ class Worker:
         workflows: Mapping[str, WorkflowDefinition],
         *,
         published: tuple[PublishedWorkflow, ...] = (),
+        labels: Mapping[str, str] | None = None,
         concurrency: int = 100,
         grace_seconds: float = 30.0,
     ) -> None:
         self._engine, self._store, self._catalogue = engine, store, catalogue
         self._lease, self._clock = lease, clock
-        self._workflows, self._published = dict(workflows), published
+        self._labels = dict(labels or {})
+        self._workflows = {name: each for name, each in workflows.items() if self._may_run(each)}
+        self._published = tuple(each for each in published if each.name in self._workflows)
         self._concurrency, self._grace_seconds = concurrency, grace_seconds
         self._running: dict[str, asyncio.Task[None]] = {}
         self._published_as = ""
@@ -122,10 +126,13 @@ class Worker:
         except (StoreError, OSError) as error:
             logger.warning("the worker cannot look for work: %s", error)
             return self._clock.monotonic() + PATIENCE_SECONDS
-        for execution_id, work in self._engine.take_over(claims, self._workflows).items():
+        for execution_id, work in self._engine.take_over(claims, self._workflows, self._may_run).items():
             self._running[execution_id] = asyncio.ensure_future(self._follow(execution_id, work))
         due_in = (due_at - self._clock.now()) / MICROSECONDS if due_at is not None and self.free else LOOK_SECONDS
         return self._clock.monotonic() + min(max(due_in, SHORTEST_SECONDS), LOOK_SECONDS)
+
+    def _may_run(self, workflow: WorkflowDefinition) -> bool:
+        return workflow.fits(self._labels)
 
     def _claim(self) -> tuple[list[Claim], int | None]:
         """What it gets of what is due, and when more will be."""

@@ -1,0 +1,85 @@
+"""A worker runs those of its workflows whose labels it has, and leaves their executions to others where it has not."""
+
+import asyncio
+
+import pytest
+
+from flux import ExecutionContext, workflow
+from flux.cli.output import CommandError
+from flux.cli.serve import _labels
+from flux.domain.execution import ExecutionState
+from flux.errors import InvalidValueError
+from worker.kit import Team, settled, start, state
+
+COMPLETED = ExecutionState.COMPLETED
+
+
+@workflow
+async def anywhere(ctx: ExecutionContext[int]):
+    return ctx.input
+
+
+@workflow.with_options(labels={"gpu": "a100"})
+async def on_gpu(ctx: ExecutionContext[int]):
+    return ctx.input
+
+
+@workflow.with_options(labels={"region": "eu"})
+async def parent(ctx: ExecutionContext[int]):
+    return await on_gpu(ctx.input)
+
+
+async def test_an_execution_waits_until_a_worker_has_all_of_its_labels(site):
+    app = site.app()
+    async with Team() as team:
+        team.add(site.app(), on_gpu, anywhere, labels={"gpu": "t4"})
+        waiting, other = start(app, on_gpu, 1), start(app, anywhere, 2)
+        assert await settled(app, other) == [COMPLETED]  # It came later: the first one was passed over.
+        assert state(app, waiting) == "SCHEDULED"
+        team.add(site.app(), on_gpu, labels={"gpu": "a100", "region": "eu"})
+        assert await settled(app, waiting) == [COMPLETED]
+
+
+async def test_a_child_is_left_to_the_worker_that_has_its_labels(site):
+    app = site.app()
+    async with Team() as team:
+        team.add(site.app(), parent, on_gpu, labels={"region": "eu"})
+        execution_id = start(app, parent, 3)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(settled(app, execution_id), 1)
+        team.add(site.app(), parent, on_gpu, labels={"gpu": "a100"})
+        assert await settled(app, execution_id) == [COMPLETED]
+
+
+async def test_a_worker_tells_only_of_workflows_that_it_serves(site):
+    app = site.app()
+    async with Team() as team:
+        team.add(site.app(), on_gpu, anywhere)
+        assert await settled(app, start(app, anywhere, 1)) == [COMPLETED]
+        (served,) = [each.workflows for each in app.catalogue.workers() if each.process]
+        assert served == ["anywhere"]
+
+
+async def test_an_embedded_run_needs_no_labels(site):
+    ctx = await site.app().run_async(parent.definition, 4, None)
+    assert ctx.output == 4
+
+
+BAD = [{"gpu": 1}, {"": "a"}, {"gpu": ""}, {"a\nb": "c"}, {"a": "\x1b[31m"}, {"a=b": "c"}, {"a": "\ud800"}, {" a": "b"}]
+
+
+@pytest.mark.parametrize("labels", [*BAD, {"a": "b" * 201}, {str(n): "x" for n in range(33)}, ["gpu"], None])
+def test_bad_labels_are_refused_at_decoration(labels):
+    with pytest.raises(InvalidValueError, match="label"):
+        anywhere.with_options(labels=labels)
+
+
+@pytest.mark.parametrize("given", [["gpu"], ["gpu=a", "gpu=b"], ["=a"], ["gpu="], ["gpu=\x1b[31m"], ["a=" + "b" * 201]])
+def test_bad_labels_are_refused_on_the_command_line(given):
+    with pytest.raises(CommandError, match="--label"):
+        _labels(given)
+
+
+def test_the_most_labels_and_the_longest_are_taken():
+    most = {f"{n:0200}": "x" * 200 for n in range(32)}
+    assert anywhere.with_options(labels=most).definition.labels == most
