@@ -266,7 +266,7 @@ def test_why_names_who_must_act_next_and_how(site):
     run(site, "executions", "resume", "first", "yes", "--no-run")
     scheduled = run(site, "executions", "why", "first").stdout
     assert "first is SCHEDULED: a worker must act next" in scheduled
-    assert "no worker serves 'approve', start one:  flux worker more.py" in scheduled
+    assert "no worker serves 'approve', start one, with its labels if it has some:  flux worker more.py" in scheduled
 
     run(site, "run", "more.py:approve", "1", "--id", "second")
     paused = run(site, "executions", "why", "second", "--json")
@@ -319,3 +319,37 @@ def test_dev_says_where_it_listens_what_it_serves_and_how_to_start(site):
         assert f"127.0.0.1:{port} cannot be listened on" in taken.stderr
         assert "--port" in taken.stderr
         assert served.stop(signal.SIGINT) == 130
+
+
+LABELLED = f"""{HEAD}
+@workflow.with_options(labels={{"gpu": "a100"}})
+async def trained(ctx):
+    return "trained"
+
+@workflow
+async def told(ctx):
+    return "told"
+"""
+
+
+def test_an_execution_is_run_by_the_worker_that_has_its_labels(site):
+    (site / "labelled.py").write_text(LABELLED)
+    with (
+        serving(site, "server", "labelled.py", "--port", "0") as server,
+        serving(site, "worker", "labelled.py") as plain,
+    ):
+        waiting = server.start("trained")
+        assert server.start("told", wait=20)["output"] == "told"
+        assert server.get(f"/executions/{waiting['execution_id']}")["state"] == "SCHEDULED"
+        assert "leaving trained to workers with  --label gpu=a100" in plain.text
+
+        with serving(site, "worker", "labelled.py", "--label", "gpu=a100"):
+            assert server.until(waiting["execution_id"], "COMPLETED")["output"] == "trained"
+
+
+def test_a_worker_that_could_run_nothing_says_which_label_it_lacks(site):
+    (site / "labelled.py").write_text(LABELLED.partition("@workflow\n")[0])
+    refused = run(site, "worker", "labelled.py", "--label", "gpu=t4")
+
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == "error: trained asks for labels: start the worker with  --label gpu=a100\n"

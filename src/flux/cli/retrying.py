@@ -105,7 +105,7 @@ def _why(here: Place, row: ExecutionRow, events: Sequence[ExecutionEvent]) -> tu
     if serving:
         return "a worker", [*due, (f"served by {', '.join(serving)}", "")]
     how = command("worker", details.source_of(row) or "FILE")
-    return "a worker", [*due, (f"no worker serves {row.workflow!r}, start one", how)]
+    return "a worker", [*due, (f"no worker serves {row.workflow!r}, start one, with its labels if it has some", how)]
 
 
 def _due(row: ExecutionRow, now: int) -> str:

@@ -204,6 +204,22 @@ def _labels(given: Sequence[str] | None) -> dict[str, str]:
         raise CommandError(f"--label: {error}", Exit.USAGE) from None
 
 
+def _fitting(served: Sequence[WorkflowDefinition], labels: Mapping[str, str]) -> list[WorkflowDefinition]:
+    """The workflows that a worker with these labels runs; it says which it leaves to others.
+
+    Raises:
+        CommandError: None.
+    """
+    fitting = [workflow for workflow in served if workflow.fits(labels)]
+    for workflow in served:
+        if workflow not in fitting:
+            missing = " ".join(f"--label {shlex.quote(f'{name}={value}')}" for name, value in workflow.labels.items())
+            if not fitting:
+                raise CommandError(f"{workflow.name} asks for labels: start the worker with  {missing}", Exit.USAGE)
+            message(f"leaving {workflow.name} to workers with  {missing}")
+    return fitting
+
+
 # -- serving
 
 
@@ -231,8 +247,9 @@ async def _serve(
     """Serve until a signal comes, or a watched file changes."""
     app = composition.current()
     measuring = _metrics_server(app, measured_at) if measured_at is not None else nullcontext()
-    running = None
+    running, fitting = None, list(served)
     if has_worker:
+        fitting = _fitting(served, labels or {})
         app.keep_output()
         running = app.worker(served, labels=labels, concurrency=concurrency, grace_seconds=stop.grace_seconds)
     http = _http_server(app, served, address, running) if address is not None else None
@@ -242,10 +259,10 @@ async def _serve(
         with stop.on_signals(running):
             parts = [asyncio.ensure_future(http.serve())] if http is not None else []
             if running is not None:
-                message(f"serving {', '.join(workflow.name for workflow in served)}")
+                message(f"serving {', '.join(workflow.name for workflow in fitting)}")
                 parts.append(asyncio.ensure_future(running.run(once=once)))
-            if address is not None and address[1] and served:
-                message(f"try it:  {_example(served[0], address)}")
+            if address is not None and address[1] and fitting:
+                message(f"try it:  {_example(fitting[0], address)}")
             watching = [asyncio.ensure_future(watched.until_changed(stop))] if watched is not None else []
             await _until_told(stop, parts, watching)
             if running is not None:
