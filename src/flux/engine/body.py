@@ -326,9 +326,7 @@ class Body:
         self.loop.progressed()
         self._waiting[call.id] = call
         record = self._history.calls.get(call.id)
-        if record is None and not self._replaying and self.loop.impurity is None:
-            self._decisions.call_made(call)
-        elif record is None:
+        if record is None:
             self._decide(lambda: self._decisions.call_made(call), call.id, call.name)
         elif record.started is None:
             self._diverged(divergence.not_a_timer(record.outcome, call.name))

@@ -100,8 +100,7 @@ class Log:
         self.history.append(event)
         if data is not None:
             self._waiting_bytes += len(data)
-        if not self.is_dirty:
-            self._touch()
+        self._touch()
         return event
 
     def pause_opened(self, pause: Pause) -> None:

@@ -88,10 +88,8 @@ class Follower:
     def __init__(self, host: asyncio.AbstractEventLoop) -> None:
         self._host = weakref.ref(host)
         self._factory = self._create
-        self._before: Callable[..., Any] | None = None
-        self._first: Callable[..., Any] | None = None  # What was there before a later one, which may hand on to ours.
-        self._executions = 0
-        self._is_handing_on = False
+        self._before: list[Callable[..., Any] | None] = []  # What was there; a later one may hand on to ours.
+        self._executions = self._depth = 0
 
     def open(self) -> None:
         """One more execution is under way."""
@@ -102,18 +100,20 @@ class Follower:
         self._executions -= 1
         host = self._host()
         if not self._executions and host is not None and host.get_task_factory() is self._factory:
-            host.set_task_factory(self._before)
+            host.set_task_factory(self._before[-1])
 
     def begin(self) -> None:
         """An attempt begins; a factory that was set meanwhile is followed, too."""
         host = self._host()
         if host is not None and (factory := host.get_task_factory()) is not self._factory:
-            self._first, self._before = self._before, factory
+            if factory in self._before:
+                del self._before[self._before.index(factory) :]
+            self._before.append(factory)
             host.set_task_factory(self._factory)
 
     def _create(self, loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> Any:
         parent = current()
-        if parent is None or self._is_handing_on:
+        if parent is None or self._depth:
             return self._hand_on(loop, coro, options)
         branch = parent.child()
         if options.get("context") is not None:  # Shared on purpose: what is set there would be seen by others.
@@ -128,14 +128,14 @@ class Follower:
         return task
 
     def _hand_on(self, loop: asyncio.AbstractEventLoop, coro: Any, options: dict[str, Any]) -> Any:
-        before = self._first if self._is_handing_on else self._before
+        before = self._before[-1 - self._depth] if self._depth < len(self._before) else None
         if before is None:
             return asyncio.Task(coro, loop=loop, **options)
-        was_handing_on, self._is_handing_on = self._is_handing_on, True
+        self._depth += 1
         try:
             return before(loop, coro, **options)
         finally:
-            self._is_handing_on = was_handing_on
+            self._depth -= 1
 
 
 _followers: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Follower] = weakref.WeakKeyDictionary()

@@ -228,9 +228,8 @@ class _Performance(Attempts):
         drives the execution must learn that before it takes the end of a task for a fact.
         """
         self._has_begun = True
-        is_plain = not self._undo and self._task.cache_seconds is None and self._performer.parts.lease.is_trusted()
         try:
-            self.outcome = await (self.run() if is_plain else self._outcome())
+            self.outcome = await self._outcome()
         except Exception as error:  # noqa: BLE001 - a fault of Flux itself: shown by `run`.
             self.outcome = error
         except (asyncio.CancelledError, KeyboardInterrupt) as error:

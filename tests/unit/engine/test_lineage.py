@@ -63,3 +63,22 @@ async def test_a_factory_that_was_set_around_ours_makes_each_task_once():
 
     assert made == ["own"]
     follower.close()
+
+
+@on_a_loop
+async def test_factories_that_are_set_around_ours_again_and_again_make_each_task_once():
+    loop, made = asyncio.get_running_loop(), []
+    follower = lineage.follower(loop)
+    for _ in range(3):  # The one that was set in an execution is still there in the next.
+        follower.open()
+        follower.begin()
+        an_own_factory(loop, made)
+        follower.begin()
+        follower.close()
+    follower.open()
+    follower.begin()
+
+    await asyncio.create_task(asyncio.sleep(0))
+
+    assert made == ["own"] * 3
+    follower.close()
