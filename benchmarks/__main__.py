@@ -63,7 +63,6 @@ def main() -> int:
     BUILD.mkdir(exist_ok=True)
     try:
         if chosen.here:
-            logging.getLogger("flux").setLevel(logging.ERROR)  # It warns of long histories, which are meant here.
             rows = [row for group in chosen.groups for row in measure(group, is_short=chosen.short)]
             print(json.dumps([asdict(row) for row in rows]))
             return 0
@@ -94,4 +93,5 @@ def show(groups: list[str], *, is_short: bool, is_written: bool) -> None:
 
 
 if __name__ == "__main__":
+    logging.getLogger("flux").setLevel(logging.ERROR)  # It warns of long histories, which are meant here.
     sys.exit(main())
