@@ -22,6 +22,7 @@ class PublishedWorkflow:
         description: The first paragraph of its docstring.
         input_schema: The JSON Schema of its input, as JSON; None: any value.
         output_schema: That of its result.
+        labels: What a worker must have to run it.
     """
 
     name: str
@@ -30,6 +31,7 @@ class PublishedWorkflow:
     description: str = ""
     input_schema: str | None = None
     output_schema: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +41,7 @@ class WorkerRow:
     Args:
         process: "host:pid"; empty if it serves nothing, but only runs what it starts itself.
         workflows: The names of those that it serves.
+        labels: What it has, and workflows may ask for.
         running: How many executions it owns.
     """
 
@@ -47,6 +50,7 @@ class WorkerRow:
     started_at: int | None
     lease_expires_at: int
     workflows: Sequence[str]
+    labels: Mapping[str, str]
     running: int
 
 
@@ -121,8 +125,22 @@ class StoredToken:
 class Catalogue(Protocol):
     """All of that, in one database."""
 
-    def publish(self, worker: str, *, process: str, workflows: Sequence[PublishedWorkflow], now: int) -> None:
-        """Make known what a registered worker serves, in place of what it served before."""
+    def publish(
+        self,
+        worker: str,
+        *,
+        process: str,
+        workflows: Sequence[PublishedWorkflow],
+        now: int,
+        labels: Mapping[str, str] | None = None,
+        left: Sequence[PublishedWorkflow] = (),
+    ) -> None:
+        """Make known what a registered worker serves, and is, in place of what it told before.
+
+        Args:
+            labels: What it has.
+            left: Workflows that it knows, but leaves to workers that have their labels.
+        """
         ...
 
     def workflows(self) -> list[PublishedWorkflow]:

@@ -49,6 +49,27 @@ def test_a_worker_serves_what_it_published_last(driver, catalogue):
     assert catalogue.workflows() == [replace(GREET, version="3"), other]  # Known for as long as the database is.
 
 
+def test_a_worker_is_shown_with_the_labels_that_it_published_last(driver, catalogue):
+    assert [worker.labels for worker in catalogue.workers()] == [{}]  # It is registered, and has told nothing yet.
+    catalogue.publish("ada", process="host:1", workflows=[GREET], labels={"gpu": "t4"}, now=5)
+    catalogue.publish("ada", process="host:1", workflows=[GREET], labels={"region": "eu", "gpu": "a100"}, now=7)
+    assert driver.store.heartbeat("ada", lease_expires_at=20_000)
+
+    assert [worker.labels for worker in catalogue.workers()] == [{"gpu": "a100", "region": "eu"}]
+    catalogue.publish("ada", process="host:1", workflows=[GREET], now=9)
+    assert [worker.labels for worker in catalogue.workers()] == [{}]
+
+
+def test_a_workflow_that_a_worker_leaves_to_others_is_known_with_its_labels_and_not_served(driver, catalogue):
+    trained = replace(GREET, name="trained", labels={"gpu": "a100", "ö": "'\\\""})
+    catalogue.publish("ada", process="host:1", workflows=[GREET], left=[trained], now=5)
+
+    assert catalogue.workflows() == [GREET, trained]
+    assert [worker.workflows for worker in catalogue.workers()] == [["greet"]]
+    catalogue.publish("ada", process="host:1", workflows=[replace(trained, labels={})], now=7)
+    assert catalogue.workflows() == [GREET, replace(trained, labels={})]
+
+
 def test_a_worker_is_shown_with_what_it_runs_until_it_is_removed(driver, catalogue):
     driver.send(driver.birth("mine"))
     (worker,) = catalogue.workers()

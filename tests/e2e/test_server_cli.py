@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from e2e.command import HEAD, run
+from e2e.command import HEAD, run, wait_for
 from e2e.serving import free_port, serving
 
 FILES = {
@@ -345,6 +345,24 @@ def test_an_execution_is_run_by_the_worker_that_has_its_labels(site):
 
         with serving(site, "worker", "labelled.py", "--label", "gpu=a100"):
             assert server.until(waiting["execution_id"], "COMPLETED")["output"] == "trained"
+
+
+def test_labels_are_shown_of_workers_and_workflows_here_and_at_a_server(site):
+    (site / "labelled.py").write_text(LABELLED)
+    with (
+        serving(site, "server", "--port", "0") as server,
+        serving(site, "worker", "labelled.py", "--label", "region=eu", "--label", "gpu=t4") as plain,
+    ):
+        wait_for(lambda: server.get("/workers") and server.get("/workers")[0]["process"])
+
+        for asked in (lambda *words: run(site, *words), lambda *words: ask(server, *words)):
+            listed = asked("workers", "list")
+            assert "gpu=t4, region=eu" in listed.stdout, listed.stderr
+            assert json.loads(asked("workers", "list", "--json").stdout)["labels"] == {"gpu": "t4", "region": "eu"}
+            assert re.search(r"^labels +gpu=a100$", asked("workflows", "show", "trained").stdout, re.MULTILINE)
+            assert re.search(r"^labels +none$", asked("workflows", "show", "told").stdout, re.MULTILINE)
+
+        assert plain.stop() == 0
 
 
 def test_a_worker_that_could_run_nothing_says_which_label_it_lacks(site):

@@ -40,7 +40,7 @@ class Served:
         definitions = [workflow.definition for workflow in workflows]
         self._bound = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._bound.getsockname()[1]}"
-        self.worker = app.worker(definitions, grace_seconds=1)
+        self.worker = app.worker(definitions, labels={"region": "eu"}, grace_seconds=1)
         access = Access(hosts={"127.0.0.1"}, find=app.catalogue.find_token, clock=app.clock, is_open=is_open)
         self.api = create_application(
             app.control(definitions if has_code else ()), access=access, work=self.worker.wake

@@ -297,3 +297,4 @@ def test_workflows_and_workers_are_shown(served: Served) -> None:
 
     (worker,) = served.get("/workers")
     assert set(worker["workflows"]) == {each.name for each in workflows.ALL}
+    assert (hello["labels"], worker["labels"]) == ({}, {"region": "eu"})

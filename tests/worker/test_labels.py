@@ -1,5 +1,7 @@
 """A worker runs those of its workflows whose labels it has, and leaves their executions to others where it has not."""
 
+import asyncio
+
 import pytest
 
 from flux import ExecutionContext, workflow
@@ -52,13 +54,33 @@ async def test_a_child_is_left_to_the_worker_that_has_its_labels(site):
         assert await settled(app, execution_id) == [COMPLETED]
 
 
-async def test_a_worker_tells_only_of_workflows_that_it_serves(site):
+async def test_a_worker_tells_what_it_has_what_it_serves_and_what_the_others_must_have(site):
     app = site.app()
     async with Team() as team:
-        team.add(site.app(), on_gpu, anywhere)
+        team.add(site.app(), on_gpu, anywhere, labels={"region": "eu"})
         assert await settled(app, start(app, anywhere, 1)) == [COMPLETED]
-        (served,) = [each.workflows for each in app.catalogue.workers() if each.process]
-        assert served == ["anywhere"]
+        (told,) = [(each.workflows, each.labels) for each in app.catalogue.workers() if each.process]
+        assert told == (["anywhere"], {"region": "eu"})
+        assert {each.name: each.labels for each in app.catalogue.workflows()} == {
+            "anywhere": {},
+            "on_gpu": {"gpu": "a100"},
+        }
+
+
+async def test_a_worker_that_was_taken_for_dead_tells_its_labels_anew(site):
+    app, other = site.app(), site.app()
+    async with Team() as team:
+        team.add(app, on_gpu, labels={"gpu": "a100"})
+        await until(lambda: [each for each in other.catalogue.workers() if each.process])
+        (before,) = other.catalogue.workers()
+        other.store.remove_worker(before.worker)  # What a rescue does.
+        await asyncio.to_thread(app._lease.beat)
+        await until(lambda: [each for each in other.catalogue.workers() if each.process])
+        (after,) = other.catalogue.workers()
+        assert (after.worker != before.worker, after.labels) == (True, {"gpu": "a100"})
+
+
+# -- what labels may be
 
 
 async def test_an_embedded_run_needs_no_labels(site):

@@ -20,6 +20,7 @@ class Worker(BaseModel):
     started_at: datetime | None
     lease_expires_at: datetime
     workflows: list[str]
+    labels: dict[str, str] = Field(description="What it has, and workflows may ask for.")
     running: int = Field(description="How many executions it owns.")
 
 
@@ -33,6 +34,7 @@ async def list_workers(here: Here) -> list[Worker]:
             started_at=models.moment(row.started_at),
             lease_expires_at=models.EPOCH + models.span(row.lease_expires_at),
             workflows=list(row.workflows),
+            labels=dict(row.labels),
             running=row.running,
         )
         for row in await asyncio.to_thread(here.control.catalogue.workers)

@@ -25,6 +25,7 @@ class Workflow(BaseModel):
     description: str
     input_schema: dict[str, Any] | None = Field(description="JSON Schema; none: any value.")
     output_schema: dict[str, Any] | None
+    labels: dict[str, str] = Field(description="What a worker must have to run it.")
 
 
 class Start(models.Request):
@@ -88,4 +89,5 @@ def _shown(workflow: PublishedWorkflow) -> Workflow:
         description=workflow.description,
         input_schema=json.loads(workflow.input_schema) if workflow.input_schema else None,
         output_schema=json.loads(workflow.output_schema) if workflow.output_schema else None,
+        labels=dict(workflow.labels),
     )

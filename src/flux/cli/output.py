@@ -6,6 +6,7 @@ import re
 import shlex
 import sys
 import unicodedata
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Any, TextIO
 
@@ -153,6 +154,16 @@ def command(*words: str) -> str:
     where = (*(("--database", named_database[0]) if named_database else ()),)
     where += ("--server", named_server[0]) if named_server else ()
     return shlex.join(["flux", *where, *words])
+
+
+def label_options(labels: Mapping[str, str]) -> list[str]:
+    """Labels as options of `flux worker`."""
+    return [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
+
+
+def label_text(labels: Mapping[str, str], limit: int = 0) -> str:
+    """Labels on one line, cut to `limit` characters if that is given."""
+    return one_line(", ".join(f"{name}={value}" for name, value in labels.items()), limit)
 
 
 named_database: list[str] = []  # By --database on this command line; at most one.

@@ -143,6 +143,7 @@ class Remote:
                 version=each["version"],
                 location="",
                 description=each["description"],
+                labels=each["labels"],
                 **{name: None if each[name] is None else json.dumps(each[name]) for name in schemas},
             )
             for each in self.ask("GET", "/workflows")

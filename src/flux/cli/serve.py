@@ -213,7 +213,7 @@ def _fitting(served: Sequence[WorkflowDefinition], labels: Mapping[str, str]) ->
     fitting = [workflow for workflow in served if workflow.fits(labels)]
     for workflow in served:
         if workflow not in fitting:
-            missing = " ".join(f"--label {shlex.quote(f'{name}={value}')}" for name, value in workflow.labels.items())
+            missing = shlex.join(output.label_options(workflow.labels))
             if not fitting:
                 raise CommandError(f"{workflow.name} asks for labels: start the worker with  {missing}", Exit.USAGE)
             message(f"leaving {workflow.name} to workers with  {missing}")

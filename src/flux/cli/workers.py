@@ -38,7 +38,7 @@ def list_(as_json: JsonOption = False) -> int:
             times = {"started_at": row.started_at, "lease_expires_at": row.lease_expires_at}
             shown: dict[str, Any] = {"worker": row.worker, "process": row.process, "workflows": list(row.workflows)}
             shown |= {name: None if at is None else iso(at) for name, at in times.items()}
-            output.data_json({**shown, "running": row.running}, indent=None)
+            output.data_json({**shown, "running": row.running, "labels": dict(row.labels)}, indent=None)
     elif rows and here is not None:
         from flux.cli.report import print_table
 
@@ -46,13 +46,14 @@ def list_(as_json: JsonOption = False) -> int:
             (
                 row.process or "-",
                 one_line(", ".join(row.workflows), 60) or "what it starts itself",
+                output.label_text(row.labels, 60) or "-",
                 str(row.running),
                 "" if row.started_at is None else f"{duration(here.clock.now() - row.started_at)} ago",
                 row.worker,
             )
             for row in rows
         ]
-        print_table(("process", "workflows", "running", "started", "worker"), table, stream=sys.stdout)
+        print_table(("process", "workflows", "labels", "running", "started", "worker"), table, stream=sys.stdout)
     else:
         message(f"no worker runs: start one with  {command('worker', 'FILE')}")
     return Exit.OK

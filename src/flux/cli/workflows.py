@@ -22,7 +22,7 @@ workflows = typer.Typer(
 
 @workflows.command("list")
 def list_(as_json: JsonOption = False) -> int:
-    """List the workflows that workers have served here, by name.
+    """List the workflows that workers here have made known, by name.
 
     \b
     Example:
@@ -46,7 +46,7 @@ def list_(as_json: JsonOption = False) -> int:
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Of the workflow.")], as_json: JsonOption = False
 ) -> int:
-    """Show a workflow: what it does, and the JSON Schema of its input and output.
+    """Show a workflow: what it does, the JSON Schema of its input and output, and its labels.
 
     \b
     Example:
@@ -62,6 +62,7 @@ def show(
     if as_json:
         output.data_json(shown)
         return Exit.OK
+    shown["labels"] = output.label_text(shown["labels"]) or "none"
     for label, value in shown.items():
         text = value if isinstance(value, str) else "anything" if value is None else json.dumps(value)
         output.data(f"{label.replace('_schema', ''):<12} {output.safe(text)}".rstrip())
@@ -80,4 +81,5 @@ def _as_data(workflow: PublishedWorkflow) -> dict[str, Any]:
         "description": workflow.description,
         "input_schema": json.loads(workflow.input_schema) if workflow.input_schema else None,
         "output_schema": json.loads(workflow.output_schema) if workflow.output_schema else None,
+        "labels": dict(workflow.labels),
     }

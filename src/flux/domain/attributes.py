@@ -50,6 +50,11 @@ def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
     return dict(labels)
 
 
+def missing_labels(asked: Mapping[str, str], had: Mapping[str, str]) -> dict[str, str]:
+    """The labels that a workflow asks for and a worker has not: with none of them, it may run the workflow."""
+    return {name: value for name, value in asked.items() if had.get(name) != value}
+
+
 def _is_label(value: object) -> bool:
     """Whether a label can be read, and typed, as it is."""
     return isinstance(value, str) and bool(value) and value.isprintable() and value == value.strip()

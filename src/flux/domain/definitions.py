@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from flux import serde
+from flux.domain.attributes import missing_labels
 from flux.domain.retry import RetryPolicy
 from flux.errors import InvalidValueError
 
@@ -268,7 +269,7 @@ class WorkflowDefinition:
 
     def fits(self, labels: Mapping[str, str]) -> bool:
         """Whether a worker with these labels may run it."""
-        return self.labels.items() <= labels.items()
+        return not missing_labels(self.labels, labels)
 
     def start_digest(self, input_data: bytes) -> bytes:
         """What tells a repeated start from another one of the same id."""

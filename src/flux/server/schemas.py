@@ -25,6 +25,7 @@ def published(workflow: WorkflowDefinition) -> PublishedWorkflow:
         description=(inspect.getdoc(workflow.func) or "").split("\n\n")[0],
         input_schema=_schema(input_annotation(workflow)),
         output_schema=_schema(_output_annotation(workflow)),
+        labels=workflow.labels,
     )
 
 

@@ -83,25 +83,37 @@ class SqliteCatalogue:
 
     # -- workers
 
-    def publish(self, worker: str, *, process: str, workflows: Sequence[PublishedWorkflow], now: int) -> None:
+    def publish(
+        self,
+        worker: str,
+        *,
+        process: str,
+        workflows: Sequence[PublishedWorkflow],
+        now: int,
+        labels: Mapping[str, str] | None = None,
+        left: Sequence[PublishedWorkflow] = (),
+    ) -> None:
+        told = {"worker": worker, "process": process, "now": now, "labels": _json_of(labels or {})}
+        known = [asdict(workflow) | {"labels": _json_of(workflow.labels)} for workflow in (*workflows, *left)]
         with self._database.write() as cursor:
-            cursor.execute(_SQL["publish_worker"], {"worker": worker, "process": process, "now": now})
+            cursor.execute(_SQL["publish_worker"], told)
             cursor.execute(_SQL["delete_served"], (worker,))
-            cursor.executemany(_SQL["publish_workflow"], [asdict(workflow) for workflow in workflows])
+            cursor.executemany(_SQL["publish_workflow"], known)
             cursor.executemany(_SQL["insert_served"], [(worker, workflow.name) for workflow in workflows])
 
     def workflows(self) -> list[PublishedWorkflow]:
         with self._database.read() as cursor:
             records = cursor.execute(_SQL["list_workflows"]).fetchall()
             names = [column[0] for column in cursor.description]
-        return [PublishedWorkflow(**dict(zip(names, record, strict=True))) for record in records]
+        rows = [dict(zip(names, record, strict=True)) for record in records]
+        return [PublishedWorkflow(**row | {"labels": json.loads(row["labels"])}) for row in rows]
 
     def workers(self) -> list[WorkerRow]:
         with self._database.read() as cursor:
             records = cursor.execute(_SQL["show_workers"]).fetchall()
             names = [column[0] for column in cursor.description]
         rows = [dict(zip(names, record, strict=True)) for record in records]
-        return [WorkerRow(**row | {"workflows": json.loads(row["workflows"])}) for row in rows]
+        return [WorkerRow(**row | {name: json.loads(row[name]) for name in ("workflows", "labels")}) for row in rows]
 
     # -- lines
 
@@ -145,6 +157,10 @@ def _wanted(search: Search) -> dict[str, Any]:
         "state": search.state and search.state.value,
         "attributes": json.dumps(dict(search.attributes)),
     }
+
+
+def _json_of(labels: Mapping[str, str]) -> str:
+    return json.dumps(dict(labels), sort_keys=True)
 
 
 def _token(record: Sequence[Any]) -> StoredToken:

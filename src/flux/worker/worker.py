@@ -64,6 +64,7 @@ class Worker:
         self._labels = dict(labels or {})
         self._workflows = {name: each for name, each in workflows.items() if self._may_run(each)}
         self._published = tuple(each for each in published if each.name in self._workflows)
+        self._left = tuple(each for each in published if each.name not in self._workflows)
         self._concurrency, self._grace_seconds = concurrency, grace_seconds
         self._running: dict[str, asyncio.Task[None]] = {}
         self._published_as = ""
@@ -175,11 +176,17 @@ class Worker:
             return -1
 
     def _publish(self) -> None:
-        """Tell what this worker serves, once for each time that it is registered."""
+        """Tell what this worker has and serves, once for each time that it is registered."""
         worker = self._lease.acquire()
         if worker != self._published_as:
-            process, now = f"{socket.gethostname()}:{os.getpid()}", self._clock.now()
-            self._catalogue.publish(worker, process=process, workflows=self._published, now=now)
+            self._catalogue.publish(
+                worker,
+                process=f"{socket.gethostname()}:{os.getpid()}",
+                labels=self._labels,
+                workflows=self._published,
+                left=self._left,
+                now=self._clock.now(),
+            )
             self._published_as = worker
 
     async def _drain(self) -> None:

@@ -108,6 +108,21 @@ def test_each_migration_is_applied_once_and_whole(path, monkeypatch):
         assert connection.execute("PRAGMA user_version").fetchone() == (len(scripts),)
 
 
+def test_what_a_database_from_before_labels_knows_has_none(path):
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript("".join(migrate.migration_scripts()[:4]))
+        old.execute("INSERT INTO workers (worker, lease_expires_at, process) VALUES ('ada', 5, 'host:1')")
+        old.execute("INSERT INTO workflows (name, version, location, description) VALUES ('greet', '1', '', '')")
+        old.execute("PRAGMA user_version = 4")
+        old.commit()
+    store = SqliteStore(path)
+
+    assert [(worker.process, worker.labels) for worker in store.catalogue.workers()] == [("host:1", {})]
+    assert [(workflow.name, workflow.labels) for workflow in store.catalogue.workflows()] == [("greet", {})]
+    store.close()
+
+
 @pytest.mark.parametrize(
     "change",
     [

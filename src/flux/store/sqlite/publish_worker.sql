@@ -1,2 +1,2 @@
--- Say where a worker runs.
-UPDATE workers SET process = :process, started_at = :now WHERE worker = :worker;
+-- Say where a worker runs, and what it has.
+UPDATE workers SET process = :process, started_at = :now, labels = :labels WHERE worker = :worker;

@@ -87,7 +87,7 @@ CREATE INDEX inbox_waiting ON inbox (execution) WHERE data IS NOT NULL;
 CREATE TABLE workers (
     worker TEXT PRIMARY KEY CHECK (worker NOT GLOB '*[^A-Za-z0-9_.:@-]*'),  -- It names a lock file.
     lease_expires_at INTEGER NOT NULL
-, process TEXT NOT NULL DEFAULT '', started_at INTEGER) STRICT, WITHOUT ROWID;
+, process TEXT NOT NULL DEFAULT '', started_at INTEGER, labels TEXT NOT NULL DEFAULT '{}') STRICT, WITHOUT ROWID;
 
 CREATE TABLE secrets (
     name TEXT PRIMARY KEY,
@@ -119,7 +119,7 @@ CREATE TABLE workflows (
     description TEXT NOT NULL,
     input_schema TEXT,  -- JSON; NULL: any value.
     output_schema TEXT
-) STRICT, WITHOUT ROWID;
+, labels TEXT NOT NULL DEFAULT '{}') STRICT, WITHOUT ROWID;
 
 CREATE TABLE served (  -- Which worker serves which workflow.
     worker TEXT NOT NULL REFERENCES workers (worker) ON DELETE CASCADE,

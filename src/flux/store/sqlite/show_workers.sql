@@ -4,6 +4,7 @@ SELECT
     process,
     started_at,
     lease_expires_at,
+    labels,
     (
         SELECT json_group_array(workflow)
         FROM (SELECT workflow FROM served WHERE served.worker = workers.worker ORDER BY workflow)
