@@ -347,13 +347,15 @@ def test_an_execution_is_run_by_the_worker_that_has_its_labels(site):
             assert server.until(waiting["execution_id"], "COMPLETED")["output"] == "trained"
 
 
-def test_labels_are_shown_of_workers_and_workflows_here_and_at_a_server(site):
+def test_labels_are_shown_of_workers_and_of_what_waits_for_them_here_and_at_a_server(site):
     (site / "labelled.py").write_text(LABELLED)
     with (
         serving(site, "server", "--port", "0") as server,
         serving(site, "worker", "labelled.py", "--label", "region=eu", "--label", "gpu=t4") as plain,
     ):
         wait_for(lambda: server.get("/workers") and server.get("/workers")[0]["process"])
+        waiting = server.start("trained")["execution_id"]
+        process = server.get("/workers")[0]["process"]
 
         for asked in (lambda *words: run(site, *words), lambda *words: ask(server, *words)):
             listed = asked("workers", "list")
@@ -361,6 +363,10 @@ def test_labels_are_shown_of_workers_and_workflows_here_and_at_a_server(site):
             assert json.loads(asked("workers", "list", "--json").stdout)["labels"] == {"gpu": "t4", "region": "eu"}
             assert re.search(r"^labels +gpu=a100$", asked("workflows", "show", "trained").stdout, re.MULTILINE)
             assert re.search(r"^labels +none$", asked("workflows", "show", "told").stdout, re.MULTILINE)
+            told, lacking = asked("executions", "why", waiting).stdout.replace(f"{site}/", "").splitlines()[1:]
+            assert told.startswith("no worker serves 'trained', which asks for gpu=a100; to start one:")
+            assert told.endswith(":  flux worker labelled.py --label gpu=a100")
+            assert lacking == f"{process} lacks gpu=a100"
 
         assert plain.stop() == 0
 

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from flux import ExecutionContext, workflow
+from flux.catalogue import PublishedWorkflow
 from flux.cli.output import CommandError
+from flux.cli.retrying import _why
 from flux.cli.serve import _labels
 from flux.domain.execution import ExecutionState
 from flux.errors import InvalidValueError
@@ -78,6 +80,67 @@ async def test_a_worker_that_was_taken_for_dead_tells_its_labels_anew(site):
         await until(lambda: [each for each in other.catalogue.workers() if each.process])
         (after,) = other.catalogue.workers()
         assert (after.worker != before.worker, after.labels) == (True, {"gpu": "a100"})
+
+
+# -- why an execution waits
+
+
+def waiting(site, *, asked, **workers):
+    """Why an execution waits whose workflow asks for some labels, while workers with some labels run."""
+    app = site.app()
+    known = PublishedWorkflow(name="trained", version="1", location="train.py", labels=asked)
+    other = PublishedWorkflow(name="told", version="1", location="told.py")
+    for name, labels in workers.items():
+        app.store.register_worker(name, lease_expires_at=app.clock.now() + 10_000_000)
+        app.catalogue.publish(name, process=name, labels=labels, workflows=[other], left=[known], now=app.clock.now())
+    row, _ = app.control().start("trained", 1)
+    return app, row, _why(app.control(), row, [])
+
+
+def test_who_waits_for_labels_is_told_which_and_what_each_worker_lacks_the_nearest_first(site):
+    asked = {"gpu": "a100", "region": "eu west"}
+    had = {"one": {}, "two": {"gpu": "a100"}, "three": {"gpu": "t4", "region": "eu west"}}
+    _, _, (who, reasons) = waiting(site, asked=asked, **had)
+
+    assert who == "a worker"
+    assert reasons == [
+        (
+            "no worker serves 'trained', which asks for gpu=a100, region=eu west; to start one",
+            "flux worker train.py --label gpu=a100 --label 'region=eu west'",
+        ),
+        ("two lacks region=eu west", ""),
+        ("three lacks gpu=a100", ""),
+        ("one lacks gpu=a100, region=eu west", ""),
+    ]
+
+
+def test_a_worker_that_has_the_labels_but_not_the_code_is_told_apart(site):
+    _, _, (_, reasons) = waiting(site, asked={"gpu": "a100"}, one={"gpu": "a100", "region": "eu"})
+
+    assert reasons[1:] == [("one has them, but not its code", "")]
+
+
+def test_of_many_workers_without_the_labels_the_nearest_are_named_and_the_others_counted(site):
+    _, _, (_, reasons) = waiting(site, asked={"gpu": "a100"}, **{f"w{n}": {} for n in range(7)})
+
+    assert [what for what, _ in reasons[1:]] == [
+        *(f"w{n} lacks gpu=a100" for n in range(5)),
+        "2 more do not serve it",
+    ]
+    assert reasons[-1][1] == "flux workers list"
+
+
+def test_who_could_be_claimed_or_asks_for_no_labels_is_told_what_it_was(site):
+    app, row, (_, without) = waiting(site, asked={}, one={"gpu": "a100"})
+    assert without == [
+        (
+            "no worker serves 'trained', start one, with its labels if it has some",
+            "flux worker train.py",
+        )
+    ]
+    served = PublishedWorkflow(name="trained", version="1", location="train.py", labels={"gpu": "a100"})
+    app.catalogue.publish("one", process="one", labels={"gpu": "a100"}, workflows=[served], now=1)
+    assert _why(app.control(), row, []) == ("a worker", [("served by one", "")])
 
 
 # -- what labels may be

@@ -1,22 +1,25 @@
 """`flux executions retry`, `fork` and `why`: what to do when one does not go on as it should."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
 
+from flux.catalogue import WorkerRow
 from flux.cli import details, inputs, output
 from flux.cli.executions import FileOption, IdArgument, NoRunOption, find, run_on_if_free, workflow_of
 from flux.cli.output import Exit, command, message, one_line
 from flux.cli.places import Place
 from flux.cli.remote import Remote
 from flux.cli.run import JsonOption
+from flux.domain.attributes import missing_labels
 from flux.domain.events import ExecutionEvent
 from flux.domain.execution import ExecutionState
 from flux.domain.history import History
 from flux.engine.launcher import MISSING
 from flux.ports import ExecutionRow
 
+SHOWN_WORKERS = 5
 Reason = tuple[str, str]  # What it waits for, and how that is brought about; either may be empty.
 
 
@@ -100,12 +103,31 @@ def _why(here: Place, row: ExecutionRow, events: Sequence[ExecutionEvent]) -> tu
         return "its owner", [(f"it runs {_running(events)}", "")]
     if row.state is ExecutionState.PAUSED:
         return "someone outside", details.answers(here.store, row.execution_id, events) or [("see", show)]
-    serving = [f"{each.process}" for each in here.catalogue.workers() if row.workflow in each.workflows]
+    workers = [each for each in here.catalogue.workers() if each.process]
+    serving = [each.process for each in workers if row.workflow in each.workflows]
     due = [] if row.wake_at is None or row.wake_at <= here.clock.now() else [(_due(row, here.clock.now()), "")]
     if serving:
         return "a worker", [*due, (f"served by {', '.join(serving)}", "")]
-    how = command("worker", details.source_of(row) or "FILE")
-    return "a worker", [*due, (f"no worker serves {row.workflow!r}, start one, with its labels if it has some", how)]
+    return "a worker", [*due, *_unserved(here, row, workers)]
+
+
+def _unserved(here: Place, row: ExecutionRow, workers: Sequence[WorkerRow]) -> list[Reason]:
+    """What a worker must have to run it, and what those that run have not, the nearest first."""
+    asked = {each.name: each.labels for each in here.workflows()}.get(row.workflow, {})
+    how = command("worker", details.source_of(row) or "FILE", *output.label_options(asked))
+    if not asked:  # Or nobody has told of them: a script has started it.
+        return [(f"no worker serves {row.workflow!r}, start one, with its labels if it has some", how)]
+    what = f"no worker serves {row.workflow!r}, which asks for {output.label_text(asked)}; to start one"
+    missing = [(missing_labels(asked, each.labels), each.process) for each in workers]
+    nearest = sorted(missing, key=lambda each: len(each[0]))[:SHOWN_WORKERS]
+    reasons = [(what, how), *((_lacking(process, labels), "") for labels, process in nearest)]
+    if len(workers) > SHOWN_WORKERS:
+        reasons.append((f"{len(workers) - SHOWN_WORKERS} more do not serve it", command("workers", "list")))
+    return reasons
+
+
+def _lacking(process: str, labels: Mapping[str, str]) -> str:
+    return f"{one_line(process)} {f'lacks {output.label_text(labels)}' if labels else 'has them, but not its code'}"
 
 
 def _due(row: ExecutionRow, now: int) -> str:
