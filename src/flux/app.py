@@ -448,7 +448,7 @@ os.register_at_fork(after_in_child=_forget_after_fork)
 def _open_store(settings: "Settings") -> Store:
     from flux.store.sqlite import SqliteStore
 
-    return SqliteStore(settings.database)
+    return SqliteStore(settings.database, durability=settings.durability)
 
 
 def _refuse_secrets(workflow: WorkflowDefinition, value: Any) -> None:

@@ -11,6 +11,13 @@ from typing import Any
 from flux.errors import InvalidInputError
 
 
+class Durability(StrEnum):
+    """What a commit that was answered survives."""
+
+    FULL = "full"
+    PROCESS = "process"
+
+
 class LogFormat(StrEnum):
     """How a record is written."""
 
@@ -35,6 +42,7 @@ class Settings:
 
     Args:
         database: The SQLite database, relative to the working directory.
+        durability: What a commit survives: everything, or the death of processes, but not that of the machine.
         lease_seconds: How long a silent process keeps its executions.
         cancel_grace_seconds: How long a cancelled call may clean up.
         unload_after_seconds: A longer wait for a timer unloads the execution meanwhile.
@@ -50,6 +58,7 @@ class Settings:
     """
 
     database: Path = Path(".flux/flux.db")
+    durability: Durability = Durability.FULL
     lease_seconds: float = 10.0
     cancel_grace_seconds: float = 5.0
     unload_after_seconds: float = 10.0
@@ -155,6 +164,7 @@ _READERS: dict[type, Callable[[Any], Any]] = {
     bool: _switch,
     str: _text,
     type(Path()): Path,
+    Durability: lambda value: Durability(str(value).lower()),
     LogFormat: lambda value: LogFormat(str(value).lower()),
     LogLevel: lambda value: LogLevel(str(value).lower()),
 }
@@ -164,6 +174,7 @@ _WANTED: dict[type, str] = {
     bool: "true or false",
     str: "a text",
     type(Path()): "a path",
+    Durability: "full or process",
     LogFormat: "text or json",
     LogLevel: "debug, info, warning or error",
 }

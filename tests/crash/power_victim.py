@@ -1,6 +1,6 @@
 """A run whose writes are traced: it says, by a line in `acks`, what it was told is durable.  See test_power_loss.py.
 
-Arguments: the synchronous setting of SQLite.
+Arguments: the setting `durability`.
 """
 
 import os
@@ -23,14 +23,14 @@ async def story(ctx: ExecutionContext[int]) -> list[str]:
     return [*steps, answer, await step(ctx.input)]
 
 
-def main(synchronous: str) -> None:
+def main(durability: str) -> None:
     acks = os.open("acks", os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 
     def acknowledge(name: str, fields: dict[str, Any]) -> None:
         if name == "events.appended":
             os.write(acks, b"%d\n" % fields["events"][-1].seq)
 
-    database._PRAGMAS["synchronous"] = int(synchronous)
+    os.environ["FLUX_DURABILITY"] = durability
     database._PRAGMAS["wal_autocheckpoint"] = 20
     telemetry.attach(acknowledge)
     assert story.run(20, execution_id="x").is_paused

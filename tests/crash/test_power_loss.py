@@ -27,7 +27,12 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def operations(tmp_path_factory: pytest.TempPathFactory) -> list[Operation]:
     """All that a run with the settings of Flux did to its disk."""
-    return record("power_victim.py", tmp_path_factory.mktemp("traced"), "2")
+    return record("power_victim.py", tmp_path_factory.mktemp("traced"), "full")
+
+
+@pytest.fixture(scope="module")
+def operations_of_process(tmp_path_factory: pytest.TempPathFactory) -> list[Operation]:
+    return record("power_victim.py", tmp_path_factory.mktemp("traced"), "process")
 
 
 def states(operations: list[Operation], count: int, seed: int) -> "list[Disk]":
@@ -74,8 +79,12 @@ def test_no_acknowledged_event_is_lost(operations: list[Operation], tmp_path: Pa
     assert [i for i, disk in enumerate(states(operations, STATES, seed=7)) if lost(disk, where)] == []
 
 
-def test_the_execution_is_finished_from_whatever_the_disk_holds(operations: list[Operation], tmp_path: Path) -> None:
-    for i, disk in enumerate(states(operations, CONTINUED, seed=8)):
+@pytest.mark.parametrize("durability", ["full", "process"])
+def test_the_execution_is_finished_from_whatever_the_disk_holds(
+    durability: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    traced = request.getfixturevalue("operations" if durability == "full" else "operations_of_process")
+    for i, disk in enumerate(states(traced, CONTINUED, seed=8)):
         directory = tmp_path / str(i)
         directory.mkdir()
         disk.put_into(directory)
@@ -93,9 +102,9 @@ def test_the_execution_is_finished_from_whatever_the_disk_holds(operations: list
     flux.app.close_all()
 
 
-def test_control_with_fewer_syncs_acknowledged_events_are_lost(tmp_path: Path) -> None:
-    traced = tmp_path / "traced"
-    traced.mkdir()
-    operations = record("power_victim.py", traced, "1")
+def test_control_what_survives_a_process_alone_may_be_lost_and_what_is_left_is_sound(
+    operations_of_process: list[Operation], tmp_path: Path
+) -> None:
+    disks = states(operations_of_process, CONTROL_STATES, seed=7)
 
-    assert any(lost(disk, tmp_path / "disk") for disk in states(operations, CONTROL_STATES, seed=7))
+    assert any([lost(disk, tmp_path / "disk") for disk in disks])  # noqa: C419 - so that each is looked at.

@@ -22,6 +22,7 @@ class World:
         directory.mkdir()
         self.directory, self._rng, self._build = directory, rng, build
         self._order = rng.choice(["ONE_BY_ONE", "TOGETHER"])
+        self._durability = rng.choice(["full", "process"])  # A process that dies takes nothing with it in either.
         self.inputs = {f"{directory.name}-{n}": rng.randrange(100) for n in range(rng.randint(1, 3))}
         self.checker = Checker(directory)
 
@@ -52,7 +53,7 @@ class World:
 
     def _start(self):
         wanted = [f"{id_}={value}" for id_, value in self.inputs.items()]
-        return child("victim.py", self.directory, self._order, self._build, *wanted)
+        return child("victim.py", self.directory, self._order, self._build, *wanted, FLUX_DURABILITY=self._durability)
 
 
 def faultless(directory: Path, inputs: dict[str, int]) -> dict[str, object]:

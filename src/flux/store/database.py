@@ -10,6 +10,7 @@ from pathlib import Path
 
 from flux.errors import CorruptedDatabaseError, StoreError
 from flux.files import sync
+from flux.settings import Durability
 from flux.store.file_lock import FileLock
 from flux.store.migrate import migrate
 from flux.store.rows import RESTORE
@@ -26,6 +27,9 @@ _PRAGMAS: dict[str, str | int] = {
     "cell_size_check": 1,
     "wal_autocheckpoint": 1000,  # Checkpoints run inside our commits, where we hold the file lock.
 }
+# NORMAL: the system has each commit before it is answered, and syncs it before a checkpoint, so that power that is cut
+# takes the last ones and damages nothing.  https://www.sqlite.org/pragma.html#pragma_synchronous
+_PROCESS_PRAGMAS: dict[str, str | int] = {"synchronous": 1}
 _READER_PRAGMAS: dict[str, str | int] = {
     "busy_timeout": int(PATIENCE_SECONDS * 1000),
     "query_only": 1,
@@ -49,8 +53,9 @@ class Database:
     file lock between processes.  Readers are used by one thread at a time and kept for the next.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, durability: Durability = Durability.FULL) -> None:
         self.path = path.absolute()
+        self._pragmas = _PRAGMAS if durability is Durability.FULL else _PRAGMAS | _PROCESS_PRAGMAS
         self._owner = _process
         self._closed = False
         self._mutex = threading.Lock()
@@ -243,7 +248,7 @@ class Database:
             raise StoreError(f"{self.path}-wal cannot be written: {error}. {_ADVICE[sqlite3.SQLITE_IOERR]}") from error
 
     def _open_writer(self, mode: str) -> sqlite3.Connection:
-        writer = self._connect(mode, _PRAGMAS)
+        writer = self._connect(mode, self._pragmas)
         try:
             migrate(writer, self.path)
         except sqlite3.Error as error:

@@ -25,6 +25,7 @@ from flux.ports import (
     Pause,
     SealedSecret,
 )
+from flux.settings import Durability
 from flux.store.catalogue import SqliteCatalogue
 from flux.store.companions import ask_to_cancel, deliver, move_pauses, restart_history, tell_parent
 from flux.store.database import Database
@@ -54,12 +55,15 @@ EventList = list[ExecutionEvent]
 class SqliteStore:
     """`ports.Store` on one SQLite file, made with its folder when missing; `catalogue` is `catalogue.Catalogue` on it.
 
+    Args:
+        durability: What its own commits survive.
+
     Raises:
         StoreError: The file cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._database = Database(path)
+    def __init__(self, path: Path, *, durability: Durability = Durability.FULL) -> None:
+        self._database = Database(path, durability=durability)
         self._path = self._database.path
         self._overflow = Overflow(self._path)
         self.catalogue = SqliteCatalogue(self._database, self._overflow)

@@ -14,6 +14,7 @@ import pytest
 import flux.errors
 from flux.errors import CorruptedDatabaseError, NewerDatabaseError, StoreError
 from flux.ports import AppendResult
+from flux.settings import Durability
 from flux.store import database
 from flux.store.sqlite import SqliteStore
 
@@ -192,6 +193,14 @@ def test_the_pragmas_hold(store):
 
     assert answers == database._PRAGMAS
     assert (answers["journal_mode"], answers["synchronous"], answers["foreign_keys"]) == ("wal", 2, 1)
+
+
+def test_commits_that_survive_a_process_alone_are_left_to_the_system(tmp_path):
+    with closing(SqliteStore(tmp_path / "flux.db", durability=Durability.PROCESS)) as store:
+        writer = store._database._writer
+        answers = {name: writer.execute(f"PRAGMA {name}").fetchone()[0] for name in database._PRAGMAS}
+
+    assert answers == database._PRAGMAS | {"synchronous": 1}
 
 
 def test_readers_cannot_write(store):
