@@ -54,12 +54,16 @@ class Redactor:
             data: The value, encoded, if it is: then that decides, for values of every kind.
             path: Of the value itself.
         """
-        text = None if data is None else str(data, "utf-8", "surrogateescape")
-        if not self._forms or (text is not None and not any(form in text for form in self._in_json)):
+        if not self._forms or (data is not None and not self._is_in(data)):
             return None
         leaves = _leaves(serde.to_display(value), path)
         at = next((at for at, leaf in leaves if any(form in leaf for form in self._forms)), None)
         return at if data is None else at or path
+
+    def _is_in(self, data: bytes) -> bool:
+        """Whether a secret is in an encoded value."""
+        text = str(data, "utf-8", "surrogateescape")
+        return any(form in text for form in (self._in_json if serde.is_text(data) else self._forms))
 
 
 def _cover(text: str, form: str, size: int, label: str) -> str:

@@ -13,6 +13,7 @@ from flux.serde.codec import (
     encode_failure,
     encode_pickled,
     encode_pickled_arguments,
+    is_text,
     rewritten,
 )
 from flux.serde.display import display, to_display
@@ -34,6 +35,7 @@ __all__ = [
     "encode_pickled",
     "encode_pickled_arguments",
     "install_keys",
+    "is_text",
     "rewritten",
     "to_display",
     "traceback_of",

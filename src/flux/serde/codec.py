@@ -1,6 +1,7 @@
 """Values as bytes and back; this module is for everything that a history stores.
 
-The bytes name their codec and its version: `j1` is tagged JSON, `p1` a signed pickle (`pickled`).
+The bytes name their codec and its version: `j1` is tagged JSON, `b1` long bytes as they are, `p1` a signed pickle
+(`pickled`).
 """
 
 from binascii import a2b_base64, b2a_base64
@@ -16,7 +17,8 @@ from flux.serde.failures import error_tree, failed
 from flux.serde.tagging import MAX_DEPTH, TAG, Refused, Tagger, dump
 from flux.serde.untagging import DAMAGE, LenientUntagger, Untagger
 
-_PREFIX = b"j1"
+_PREFIX, _BYTES_PREFIX = b"j1", b"b1"
+RAW_BYTES = 4096  # From this length on bytes are kept as they are: as text they cost more to write than a disk does.
 _MARK = b'{"~'  # Cannot occur inside JSON text: a quote would be escaped.
 NAME_MARK = b'{"~name"'  # In encoded arguments: something in them counts by its name only.
 PLAIN = frozenset((type(None), bool, int, float, str, bytes))  # Immutable: decoding would only make them again.
@@ -85,6 +87,8 @@ def decode(data: bytes) -> Any:
     if data[:2] != _PREFIX:
         if data[:2] == pickled.PREFIX:
             return pickled.read(data)
+        if data[:2] == _BYTES_PREFIX:
+            return data[2:]
         raise CorruptedDatabaseError(
             f"A stored value begins with {bytes(data[:2])!r}, which no codec of this Flux does: it is damaged, or"
             " written by a newer Flux. Restore a backup, or read it with the Flux that wrote it."
@@ -170,15 +174,26 @@ def rewritten(data: bytes, change: Callable[[str], str]) -> bytes:
 
     A number, or a date, that `change` would change becomes the text that it gives.
     """
+    if data[:2] == _BYTES_PREFIX:
+        return _BYTES_PREFIX + _rewritten_bytes(data[2:], change)
     if data[:2] != _PREFIX:
         return data  # A signed pickle would not be one any more.
     return _PREFIX + dump(_rewritten(_scan(str(data[2:], "utf-8"))[0], change)).encode()
 
 
+def is_text(data: bytes) -> bool:
+    """Whether an encoded value is JSON, in which texts are escaped."""
+    return data[:2] == _PREFIX
+
+
+def _rewritten_bytes(data: bytes, change: Callable[[str], str]) -> bytes:
+    return change(data.decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+
+
 def _rewritten(tree: Any, change: Callable[[str], str]) -> Any:
     match tree:
         case {"~bytes": str(text)} | {"~bytearray": str(text)} if len(tree) == 1:
-            changed = change(a2b_base64(text).decode("utf-8", "surrogateescape")).encode("utf-8", "surrogateescape")
+            changed = _rewritten_bytes(a2b_base64(text), change)
             return {next(iter(tree)): b2a_base64(changed, newline=False).decode("ascii")}
         case str():
             return change(tree)
@@ -305,6 +320,7 @@ def _str(value: Any) -> bytes | None:
 
 _SCALARS: dict[type, Callable[[Any], bytes | None]] = {
     str: _str,
+    bytes: lambda value: b"b1" + value if len(value) >= RAW_BYTES else None,
     int: lambda value: b"j1%d" % value if -_MAX_INT < value < _MAX_INT else None,
     bool: lambda value: b"j1true" if value else b"j1false",
     type(None): lambda _: b"j1null",

@@ -176,6 +176,16 @@ def test_a_covered_error_can_be_decoded_and_is_what_it_was_but_for_the_secret(re
     assert not any(each in f"{read} {read!r} {serde.traceback_of(read)}" for each in TELLING)
 
 
+def test_a_secret_in_long_bytes_is_found_and_covered(redactor):
+    value = b"\xff" * 5000 + RAW + b"\xfe"
+    data = serde.encode(value)
+
+    assert RAW in data
+    assert redactor.find(value, data) == "value"
+    assert redactor.find(value[:5000], serde.encode(value[:5000])) is None
+    assert serde.decode(redactor.encoded(data)) == b"\xff" * 5000 + b"[secret K]" + b"\xfe"
+
+
 @pytest.mark.parametrize("value", ARGUMENTS, ids=lambda value: type(value).__name__)
 def test_without_a_secret_an_encoded_value_stays_as_it_is(value):
     data = serde.encode(value)

@@ -44,6 +44,17 @@ def test_a_value_comes_back_exactly(name: str) -> None:
         assert canonical(serde.decode(serde.encode([{"a": value}]))) == canonical([{"a": value}])
 
 
+@pytest.mark.parametrize(("length", "is_raw"), [(4095, False), (4096, True)])
+def test_long_bytes_are_kept_as_they_are(length: int, is_raw: bool) -> None:  # noqa: FBT001 - a case.
+    value = bytes(n % 251 for n in range(length))
+
+    data = serde.encode(value)
+
+    assert serde.decode(data) == value
+    assert (data == b"b1" + value) is is_raw
+    assert serde.display(data).startswith(f"<{length:,} bytes: ")
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_value_without_a_codec_is_refused_with_its_path_and_the_ways_out(name: str) -> None:
     value, expected = REFUSED[name]
