@@ -12,7 +12,7 @@ from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 
-from benchmarks import report
+from benchmarks import report, trend
 from benchmarks.measuring import ROOT, Row, Scale, WrongResultError, child_environment, machine, sync_us
 
 # Module and function of each group: a process imports no other.
@@ -26,6 +26,8 @@ GROUPS = {
     "W7": "sizes.bytes_a_task",
     "W9": "sizes.large_results",
     "W10": "answers.answered",
+    "off": "tasks.without_syncs",
+    "trend": "trend.costs",
 }
 BUILD = ROOT / "build"
 PAGE = ROOT / "docs" / "performance.md"
@@ -88,8 +90,20 @@ def show(groups: list[str], *, is_short: bool, is_written: bool) -> None:
     target = BUILD / "benchmarks.json"
     target.write_text(json.dumps(report.document(rows, about), indent=2), "utf-8")
     print(f"\n{time.monotonic() - began:.0f} s; every round is in {target.relative_to(ROOT)}", file=sys.stderr)
+    draw(rows)
     if is_written:
         report.write_into(PAGE, text)
+
+
+def draw(rows: list[Row]) -> None:
+    """Plot the trend, if it was measured and there is matplotlib."""
+    try:
+        drawn = trend.plot(rows, BUILD)
+    except ImportError:
+        print("There is no plot: install matplotlib", file=sys.stderr)
+        return
+    if drawn:
+        print(f"Drawn: {' and '.join(str(path.relative_to(ROOT)) for path in drawn)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -52,8 +52,8 @@ def _seconds_to_read(path: Path, execution_id: str, count: int) -> float:
     return taken
 
 
-def _round(path: Path, count: int) -> tuple[float, float]:
-    """How long it takes to continue so many tasks, start-up subtracted, and to read them."""
+def measured(path: Path, count: int) -> tuple[float, float]:
+    """How many seconds it takes to continue so many tasks, start-up subtracted, and to read them."""
     start_up = _seconds_to_continue(_paused(0), 0)
     execution_id = _paused(count)
     read = _seconds_to_read(path, execution_id, count)
@@ -66,10 +66,10 @@ def continued(scale: Scale) -> list[Row]:
     rounds = 2 if scale.is_short else 3
     found: dict[int, list[tuple[float, float]]] = {count: [] for count in counts}
     with database(scale.folder) as path:
-        _round(path, 1_000)
+        measured(path, 1_000)
         for _ in range(rounds):
             for count in counts:
-                found[count].append(_round(path, count))
+                found[count].append(measured(path, count))
     rows = []
     for count in counts:
         taken, read = (list(side) for side in zip(*found[count], strict=True))

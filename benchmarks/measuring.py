@@ -69,6 +69,7 @@ class Row:
         aim: A limit to be proud of.
         at_most: Whether less is better.
         needs_disk: Whether it compares with commits, which means nothing on a disk that does not sync.
+        size: Of the execution, in tasks, in a row of the trend.
     """
 
     workload: str
@@ -82,6 +83,7 @@ class Row:
     aim: float | None = None
     at_most: bool = False
     needs_disk: bool = False
+    size: int | None = None
 
     @property
     def judged(self) -> float:

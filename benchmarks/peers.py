@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks import report
+from benchmarks import histories, report
 from benchmarks.executions import executions_per_second, seconds_of_one
 from benchmarks.measuring import (
     ROOT,
@@ -92,28 +92,29 @@ def dbos(folder: Path) -> Iterator[Peer]:
 
 def measure(folder: Path, *, is_short: bool) -> list[Row]:
     """Every workload on both, in turn."""
-    count = 200 if is_short else 1_000
+    count, continued = (200, 1_000) if is_short else (1_000, 10_000)
     ours: dict[str, Callable[[], float]] = {
         "W1": lambda: tasks_per_second(sequential, count),
         "W2": lambda: tasks_per_second(parallel, count),
         "W3": lambda: executions_per_second(count),
         "W3l": seconds_of_one,
+        "W4": lambda: histories.measured(path, continued)[0],
     }
+    theirs = {**dict.fromkeys(WORKLOADS, count), "W3l": ONE_AT_A_TIME, "W4": continued}
     with database(folder) as path, dbos(folder) as peer:
         warm(path, ours["W1"])
         sides: dict[str, Callable[[], float]] = {}
         for name, side in ours.items():
             side()
             peer.measure(name, ONE_AT_A_TIME)
-            theirs = ONE_AT_A_TIME if name == "W3l" else count
             sides[f"Flux {name}"] = side
-            sides[f"DBOS {name}"] = lambda name=name, theirs=theirs: peer.measure(name, theirs)  # type: ignore[misc]
+            sides[f"DBOS {name}"] = lambda name=name: peer.measure(name, theirs[name])  # type: ignore[misc]
         found = interleave(2 if is_short else 5, sides)
-    return _rows(found, count)
+    return [*_rates(found, count), *_times(found, continued)]
 
 
-def _rows(found: Mapping[str, list[float]], count: int) -> list[Row]:
-    rows = [
+def _rates(found: Mapping[str, list[float]], count: int) -> list[Row]:
+    return [
         Row(
             workload=name,
             what=f"{count:,} {what}",
@@ -126,17 +127,23 @@ def _rows(found: Mapping[str, list[float]], count: int) -> list[Row]:
         )
         for name, (what, must) in WORKLOADS.items()
     ]
-    one = Row(
-        workload="W3l",
-        what="one one-task execution at a time",
-        unit="ms",
-        figures=[each * 1000 for each in found["Flux W3l"]],
-        beside="DBOS",
-        besides=[each * 1000 for each in found["DBOS W3l"]],
-        ratios=divide(found["Flux W3l"], found["DBOS W3l"]),
-        at_most=True,
-    )
-    return [*rows, one]
+
+
+def _times(found: Mapping[str, list[float]], continued: int) -> list[Row]:
+    shown = {"W3l": "one one-task execution at a time", "W4": f"continue after {continued:,} tasks"}
+    return [
+        Row(
+            workload=name,
+            what=what,
+            unit="ms",
+            figures=[each * 1000 for each in found[f"Flux {name}"]],
+            beside="DBOS",
+            besides=[each * 1000 for each in found[f"DBOS {name}"]],
+            ratios=divide(found[f"Flux {name}"], found[f"DBOS {name}"]),
+            at_most=True,
+        )
+        for name, what in shown.items()
+    ]
 
 
 def main() -> int:

@@ -61,7 +61,7 @@ def cells(row: Row, *, is_fast_disk: bool) -> list[str]:
     """One line of the table."""
     beside = f"{row.beside}: {quantity(median(row.besides), row.unit)}" if row.besides else row.beside or NONE
     return [
-        f"{row.workload}: {row.what}",
+        f"{row.workload}: {row.what}" + (f", a task of {row.size:,}" if row.size is not None else ""),
         quantity(median(row.figures), row.unit),
         beside,
         ratio(row),

@@ -22,6 +22,7 @@ from benchmarks.measuring import (
     warm,
 )
 from flux import ExecutionContext, ExecutionEventType, task, workflow
+from flux.store import database as sqlite_database
 
 _COPY = """CREATE TABLE events (
     execution INTEGER, seq INTEGER, fence INTEGER, type TEXT, call_id TEXT, name TEXT, data BLOB, detail_data BLOB,
@@ -160,6 +161,36 @@ def one_after_another(scale: Scale) -> list[Row]:
         )
         for name, (what, must, aim) in limits.items()
     ]
+
+
+def without_syncs(scale: Scale) -> list[Row]:
+    """What a task costs beside the sync, as a multiple of awaiting a bare task of asyncio; for disks that sync fast."""
+    sqlite_database._PRAGMAS["synchronous"] = 0  # In this process, which measures nothing else.
+    with database(scale.folder) as path:
+        warm(path, lambda: tasks_per_second(sequential, COMMITS))
+        sides = {"bare": _bare_rate, "W1": lambda: tasks_per_second(sequential, COMMITS)}
+        found = interleave(scale.rounds, {**sides, "W1p": lambda: tasks_per_second(pure_sequential, COMMITS)})
+    micros = {name: [1e6 / rate for rate in rates] for name, rates in found.items()}
+    return [
+        Row(
+            workload=name,
+            what="… a task, syncs left out (`synchronous=OFF`)",
+            unit="µs",
+            figures=micros[name],
+            beside="awaiting a bare `create_task`",
+            besides=micros["bare"],
+            ratios=divide(micros[name], micros["bare"]),
+            at_most=True,
+        )
+        for name in ("W1", "W1p")
+    ]
+
+
+def _bare_rate() -> float:
+    async def run() -> int:
+        return sum([await asyncio.create_task(step.func(number)) for number in range(COMMITS)])
+
+    return COMMITS / seconds(lambda: require(asyncio.run(run()) == sum(range(COMMITS)), "the bare tasks sum up wrong"))
 
 
 def all_at_once(scale: Scale) -> list[Row]:

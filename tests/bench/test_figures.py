@@ -6,7 +6,7 @@ from statistics import mean, median
 
 import pytest
 from benchmarks import __main__ as command
-from benchmarks import measuring, report, startup, tasks
+from benchmarks import measuring, report, startup, tasks, trend
 from benchmarks.measuring import Scale
 
 TRIES = 3  # A machine has other things to do now and then; what it can do it must show once in three.
@@ -89,6 +89,17 @@ def test_a_wrong_result_prints_no_figure(tmp_path, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "A result is wrong: pure_sequential of 1000 tasks gave 498501\n"
+
+
+def test_the_trend_is_drawn_as_png_and_svg_and_nothing_without_it(tmp_path):
+    sizes = [a_row(workload="trend", what="sequential", unit="µs", figures=[float(size)], size=size) for size in (1, 9)]
+
+    assert trend.plot([a_row()], tmp_path) == []
+    png, svg = trend.plot([a_row(), *sizes], tmp_path)
+
+    assert png.read_bytes().startswith(b"\x89PNG")
+    assert svg.read_text().rstrip().endswith("</svg>")
+    assert "a task of 9" in report.table(sizes, {"sync_us": 100})
 
 
 def a_row(**changes):
