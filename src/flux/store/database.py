@@ -172,7 +172,7 @@ class Database:
 
     def version(self) -> int:
         """A number that differs from the last answer whenever any connection has committed."""
-        self._check_open()
+        self.check_open()
         if self._watcher is None:
             self.reopen()  # It could not be, after an error; by now it may.
         with self._watching:
@@ -203,7 +203,8 @@ class Database:
             self._drop_all()
         self._lock.close()
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises: StoreError: It was closed, or opened before this process was forked."""
         if _process == self._owner and not self._closed:
             return
         if not self.is_ours:
@@ -214,12 +215,12 @@ class Database:
         raise StoreError(f"{self.path} was closed by this process: open a new store")
 
     def _take(self, seconds: float) -> bool:
-        self._check_open()  # Before the mutex, which a fork may have left locked for ever.
+        self.check_open()  # Before the mutex, which a fork may have left locked for ever.
         if not self._mutex.acquire(timeout=seconds):
             return False
         taken = False
         try:
-            self._check_open()
+            self.check_open()
             taken = self._lock.acquire(seconds=seconds)
         except OSError as error:
             raise StoreError(f"{self.path}.lock cannot be locked: {error}. See that its disk works") from error
@@ -285,7 +286,7 @@ class Database:
         return connection
 
     def _borrow_reader(self) -> tuple[int, sqlite3.Connection]:
-        self._check_open()
+        self.check_open()
         try:
             return self._readers.pop()
         except IndexError:

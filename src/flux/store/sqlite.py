@@ -30,6 +30,7 @@ from flux.store.catalogue import SqliteCatalogue
 from flux.store.companions import ask_to_cancel, deliver, move_pauses, restart_history, tell_parent
 from flux.store.database import Database
 from flux.store.file_lock import FileLock, is_held
+from flux.store.gathered import Gathered
 from flux.store.overflow import Overflow
 from flux.store.rows import cached_result, cached_row, event_rows, execution_row, history, message
 from flux.store.statements import SQL as _SQL
@@ -67,14 +68,14 @@ class SqliteStore:
         self._path = self._database.path
         self._overflow = Overflow(self._path)
         self.catalogue = SqliteCatalogue(self._database, self._overflow)
+        self._gathered = Gathered(self._append_exclusively)
         self._workers: dict[str, FileLock] = {}  # Registered here, with their proof of life.
         # Of running executions, so that an append need not look up a text; written under the right to write.
         self._numbers: dict[str, int] = {}
 
     def append(self, appends: Sequence[Append]) -> list[AppendResult]:
-        appends = self._overflow.spill_all(appends)
-        with self._database.exclusive():
-            return self._append(appends)
+        self._database.check_open()  # Before a lock that a fork may have left locked for ever.
+        return self._gathered.append(self._overflow.spill_all(appends))
 
     def try_append(self, appends: Sequence[Append]) -> list[AppendResult] | None:
         appends = self._overflow.spill_all(appends)
@@ -242,6 +243,10 @@ class SqliteStore:
             lock.close()
         self._workers.clear()
         self._database.close()
+
+    def _append_exclusively(self, appends: Sequence[Append]) -> list[AppendResult]:
+        with self._database.exclusive():
+            return self._append(appends)
 
     def _append(self, appends: Sequence[Append]) -> list[AppendResult]:
         try:
