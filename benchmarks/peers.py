@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import subprocess
 import sys
 import tempfile
@@ -168,4 +169,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    logging.getLogger("flux").setLevel(logging.ERROR)  # It warns of long histories, which are meant here.
     sys.exit(main())
