@@ -1,13 +1,14 @@
 """Lines of the user's code, for messages: where a body runs at this moment, and where it is suspended."""
 
 import asyncio
+import os
 import sys
-import sysconfig
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 _OURS = frozenset({"asyncio", "contextlib", "flux"})
-_STDLIB = sysconfig.get_path("stdlib")
+_STDLIB = str(Path(os.__file__).parent)  # As `sysconfig` says, which takes long to import.
 
 
 def running_line() -> str:
