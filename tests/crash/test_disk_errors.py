@@ -188,15 +188,21 @@ def test_what_a_killed_process_may_not_have_synced_is_synced_before_it_is_told(t
     assert any(re.search(r"(fdatasync|fsync)\(\d+<[^>]*-wal>\) += 0", line) for line in run.trace()[:told])
 
 
-def test_after_a_failed_sync_its_handle_acknowledges_nothing(tmp_path):
-    run = Run(tmp_path, inject="fdatasync:error=EIO:when=12")
+def failing_sync(undisturbed: Run) -> str:
+    """The first sync after that of the first event, of however many migrations there are."""
+    opening, _ = calls_of(undisturbed, "fdatasync")
+    return f"fdatasync:error=EIO:when={opening + 1}"
+
+
+def test_after_a_failed_sync_its_handle_acknowledges_nothing(tmp_path, undisturbed):
+    run = Run(tmp_path, inject=failing_sync(undisturbed))
 
     assert run()[0] == 0
     assert check_syncs(run.trace()) > 0
 
 
-def test_control_a_build_that_goes_on_with_the_handle_of_a_failed_sync_is_found(tmp_path):
-    run = Run(tmp_path, "same_handle", inject="fdatasync:error=EIO:when=12")
+def test_control_a_build_that_goes_on_with_the_handle_of_a_failed_sync_is_found(tmp_path, undisturbed):
+    run = Run(tmp_path, "same_handle", inject=failing_sync(undisturbed))
     run()
 
     with pytest.raises(Violation, match="may have lost"):
