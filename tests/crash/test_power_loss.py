@@ -32,6 +32,7 @@ def operations(tmp_path_factory: pytest.TempPathFactory) -> list[Operation]:
 
 @pytest.fixture(scope="module")
 def operations_of_process(tmp_path_factory: pytest.TempPathFactory) -> list[Operation]:
+    """The same of a run whose commits are to survive the process alone."""
     return record("power_victim.py", tmp_path_factory.mktemp("traced"), "process")
 
 
@@ -79,12 +80,11 @@ def test_no_acknowledged_event_is_lost(operations: list[Operation], tmp_path: Pa
     assert [i for i, disk in enumerate(states(operations, STATES, seed=7)) if lost(disk, where)] == []
 
 
-@pytest.mark.parametrize("durability", ["full", "process"])
+@pytest.mark.parametrize("traced", ["operations", "operations_of_process"])
 def test_the_execution_is_finished_from_whatever_the_disk_holds(
-    durability: str, request: pytest.FixtureRequest, tmp_path: Path
+    traced: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    traced = request.getfixturevalue("operations" if durability == "full" else "operations_of_process")
-    for i, disk in enumerate(states(traced, CONTINUED, seed=8)):
+    for i, disk in enumerate(states(request.getfixturevalue(traced), CONTINUED, seed=8)):
         directory = tmp_path / str(i)
         directory.mkdir()
         disk.put_into(directory)

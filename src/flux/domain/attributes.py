@@ -51,7 +51,7 @@ def check_labels(labels: Mapping[str, str]) -> dict[str, str]:
 
 
 def missing_labels(asked: Mapping[str, str], had: Mapping[str, str]) -> dict[str, str]:
-    """The labels that a workflow asks for and a worker has not: with none of them, it may run the workflow."""
+    """The labels that a workflow asks for and a worker has not; if there are none, it may run the workflow."""
     return {name: value for name, value in asked.items() if had.get(name) != value}
 
 

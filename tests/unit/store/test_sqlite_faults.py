@@ -6,6 +6,8 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -201,6 +203,21 @@ def test_commits_that_survive_a_process_alone_are_left_to_the_system(tmp_path):
         answers = {name: writer.execute(f"PRAGMA {name}").fetchone()[0] for name in database._PRAGMAS}
 
     assert answers == database._PRAGMAS | {"synchronous": 1}
+
+
+def test_threads_that_append_while_another_writes_share_one_commit(store, append):
+    statements = []
+    store._database._writer.set_trace_callback(statements.append)
+    with ThreadPoolExecutor(9) as pool:
+        with store._database.exclusive():
+            answers = [pool.submit(store.append, [append(f"x{n}")]) for n in range(9)]
+            deadline = time.monotonic() + 3  # Whoever waits for the right to write gives up after five seconds.
+            while len(store._gathered._waiting) < 8 and time.monotonic() < deadline:  # The ninth has gone ahead.
+                time.sleep(0.001)
+        results = [answer.result() for answer in answers]
+
+    assert results == [[AppendResult.STORED]] * 9
+    assert statements.count("COMMIT") == 2
 
 
 def test_readers_cannot_write(store):

@@ -120,7 +120,8 @@ def test_a_store_is_of_no_use_in_a_forked_child(store, append):
 
 
 def test_a_child_forked_while_a_thread_writes_does_not_hang(store, append):
-    with store._database.exclusive():
+    gathered = store._gathered
+    with gathered._gathering, gathered._committing, store._database.exclusive():
         assert in_child(lambda: store.append([append("x")])).startswith("StoreError")
 
 
