@@ -7,14 +7,13 @@ runs.  Times are integers, microseconds since the Unix epoch; the caller passes 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from flux.domain.events import ExecutionEvent
 from flux.domain.execution import ExecutionState
 
 
-@dataclass(frozen=True, slots=True)
-class Parent:
+class Parent(NamedTuple):
     """The call that a child execution is."""
 
     execution_id: str
@@ -64,8 +63,7 @@ class ExecutionRow:
     forked_from: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(NamedTuple):
     """An open pause: what a resume can be bound to."""
 
     call_id: str
@@ -101,8 +99,7 @@ class Message:
         return self.kind is MessageKind.CANCEL and self.name == NOW
 
 
-@dataclass(frozen=True, slots=True)
-class CachedResult:
+class CachedResult(NamedTuple):
     """A result that equal calls of other executions may answer with."""
 
     key: bytes
@@ -110,8 +107,7 @@ class CachedResult:
     expires_at: int | None  # None: never.
 
 
-@dataclass(frozen=True, slots=True)
-class SealedSecret:
+class SealedSecret(NamedTuple):
     """A secret as it is stored: encrypted.
 
     Args:
@@ -164,12 +160,11 @@ class AppendResult(StrEnum):
     REFUSED = "refused"  # The row itself cannot be stored; its neighbours were.
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """An execution that the caller now owns, with its history."""
 
     row: ExecutionRow
-    events: list[ExecutionEvent] = field(default_factory=list)
+    events: list[ExecutionEvent]
 
 
 class Store(Protocol):

@@ -13,7 +13,7 @@ from flux.errors import (
     NonDeterminismError,
     UnserializableValue,
 )
-from flux.serde import pickled
+from flux.serde import keys as keys_slot
 from flux.tasks import parallel, sleep
 from functional.kit import Kit, types
 
@@ -43,7 +43,7 @@ class Sealed:
 def ring(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     """The keys that sign; the first one is in use."""
     keys = [KEY]
-    monkeypatch.setattr(pickled, "_find_keys", lambda: keys)
+    monkeypatch.setattr(keys_slot, "_find_keys", lambda: keys)
     yield keys
 
 

@@ -12,8 +12,7 @@ import heapq
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from flux import serde
 from flux.domain.definitions import Arguments, WorkflowDefinition
@@ -52,22 +51,19 @@ class Decisions(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Returned:
+class Returned(NamedTuple):
     """The body returned a value."""
 
     value: Any
 
 
-@dataclass(frozen=True, slots=True)
-class Raised:
+class Raised(NamedTuple):
     """The body raised an error, or was cancelled."""
 
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class Continued:
+class Continued(NamedTuple):
     """The body starts over, with a fresh history.
 
     Args:

@@ -4,7 +4,7 @@ import asyncio
 import contextvars
 from asyncio import events as asyncio_events
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from flux import serde
 from flux.domain.definitions import Arguments, TaskDefinition, WorkflowDefinition, is_reference
@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 PARENT: contextvars.ContextVar[str | None] = contextvars.ContextVar("flux_parent", default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class PauseRequest:
+class PauseRequest(NamedTuple):
     """The target of a pause.
 
     Args:
@@ -46,8 +45,7 @@ class PauseRequest:
         return f"Pause {self.label} was not resumed in time ({self.timeout_seconds:g}s)."
 
 
-@dataclass(frozen=True, slots=True)
-class ChildRequest:
+class ChildRequest(NamedTuple):
     """The target of a call that is an execution of its own.
 
     Args:

@@ -17,8 +17,7 @@ import threading
 import time
 from asyncio import events as asyncio_events
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from flux.engine.lines import suspended_line
 from flux.errors import BodyError, InvalidValueError
@@ -41,8 +40,7 @@ class Timers(Protocol):
     def timer_cancelled(self, timer: "BodyTimer") -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Drain:
+class Drain(NamedTuple):
     """A drain that is under way: since when (monotonic), and in which thread."""
 
     began: float

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flux.clock import Clock
 from flux.engine.lease import Lease
-from flux.engine.processes import Processes
 from flux.engine.threads import Threads
 from flux.ports import Store
+
+if TYPE_CHECKING:
+    from flux.engine.processes import Processes
 
 Secrets = Callable[[Sequence[str]], Mapping[str, Any]]
 
@@ -31,7 +33,7 @@ class Parts:
     clock: Clock
     lease: Lease
     threads: Threads
-    processes: Processes
+    processes: "Processes"
     secrets: Secrets
     cancel_grace_seconds: float = 5.0
     unload_after_seconds: float = 10.0

@@ -17,7 +17,7 @@ from flux.serde.codec import (
     rewritten,
 )
 from flux.serde.display import display, to_display
-from flux.serde.pickled import install_keys
+from flux.serde.keys import install_keys
 from flux.serde.tracebacks import traceback_of
 
 __all__ = [

@@ -8,12 +8,14 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Mapping
 from json import JSONDecoder
 from json.encoder import encode_basestring
+from types import ModuleType
 from typing import Any, NoReturn
 
 from flux.errors import CorruptedDatabaseError, NotFoundError, UnserializableValue
-from flux.serde import arrays, frames, pickled  # noqa: F401 - arrays and frames add their types.
+from flux.serde import arrays, frames  # noqa: F401 - they add their types.
 from flux.serde.classes import NotLoadedError, find, name_of
 from flux.serde.failures import error_tree, failed
+from flux.serde.keys import PICKLED
 from flux.serde.tagging import MAX_DEPTH, TAG, Refused, Tagger, dump
 from flux.serde.untagging import DAMAGE, LenientUntagger, Untagger
 
@@ -63,7 +65,7 @@ def encode_pickled(value: object, *, extra_levels: int = 0) -> bytes:
         return encode(value, extra_levels=extra_levels)
     except UnserializableValue:
         try:
-            return pickled.write(value)
+            return _pickled().write(value)  # type: ignore[no-any-return]
         except Refused as refused:
             _refuse("value", refused.why)
 
@@ -85,8 +87,8 @@ def decode(data: bytes) -> Any:
         NotFoundError: A class in it is not among the loaded modules; nothing is imported to find it.
     """
     if data[:2] != _PREFIX:
-        if data[:2] == pickled.PREFIX:
-            return pickled.read(data)
+        if data[:2] == PICKLED:
+            return _pickled().read(data)
         if data[:2] == _BYTES_PREFIX:
             return data[2:]
         raise CorruptedDatabaseError(
@@ -107,8 +109,8 @@ def decode_for_display(data: bytes) -> Any:
     Raises:
         CorruptedDatabaseError: As `decode`.
     """
-    if data[:2] == pickled.PREFIX:
-        return pickled.shown(data)
+    if data[:2] == PICKLED:
+        return _pickled().shown(data)
     return _decoded(data, _LENIENT) if data[:2] == _PREFIX else decode(data)
 
 
@@ -260,6 +262,13 @@ _BY_NAME = _ByName(check_text=True)
 _FOUND, _UNTAGGER, _RECORDED, _LENIENT = _Found(), Untagger(), _RecordedUntagger(), LenientUntagger()
 
 
+def _pickled() -> ModuleType:
+    """The module that pickles: few programs need it, and importing it takes a while."""
+    from flux.serde import pickled
+
+    return pickled
+
+
 def _encoded(value: object, root: str, tagger: Tagger, checking: Tagger, levels: int) -> bytes:
     try:
         return _PREFIX + dump(tagger.tag(value, levels)).encode()
@@ -306,7 +315,7 @@ def _copied(name: str, value: object) -> Any:
         return value
     except Refused:
         try:
-            return pickled.copied(value)
+            return _pickled().copied(value)
         except Refused as refused:
             _refuse(name, refused.why)
 

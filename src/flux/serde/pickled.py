@@ -6,24 +6,16 @@ it not for the signature: it is made with the app's key, and checked before one 
 
 import hmac
 import pickle
-from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
-from flux.errors import CorruptedDatabaseError, NotFoundError, SecretError
+from flux.errors import CorruptedDatabaseError, NotFoundError
 from flux.serde.classes import MAIN, NotLoadedError, find, main_name, name_of
+from flux.serde.keys import PICKLED, signing_keys
 from flux.serde.tagging import Refused, shown_type
 
-PREFIX = b"p1"
 _SIGNATURE_BYTES = 32
-_START = len(PREFIX) + _SIGNATURE_BYTES
-_find_keys: Callable[[], list[bytes]] | None = None
-
-
-def install_keys(find_keys: Callable[[], list[bytes]]) -> None:
-    """Fill the slot: `find_keys` returns the keys to sign with; the first signs, each verifies."""
-    global _find_keys  # noqa: PLW0603 - the one slot.
-    _find_keys = find_keys
+_START = len(PICKLED) + _SIGNATURE_BYTES
 
 
 def write(value: object) -> bytes:
@@ -35,7 +27,7 @@ def write(value: object) -> bytes:
     """
     data = _dumped(value)
     _loaded_again(value, data)
-    return PREFIX + _signature(_keys()[0], data) + data
+    return PICKLED + _signature(signing_keys()[0], data) + data
 
 
 def read(data: bytes) -> Any:
@@ -46,8 +38,8 @@ def read(data: bytes) -> Any:
         NotFoundError: A module, a class or a function in it is not there any more.
         SecretError: There are no keys.
     """
-    signature, pickled = data[len(PREFIX) : _START], data[_START:]
-    if not any(hmac.compare_digest(signature, _signature(key, pickled)) for key in _keys()):
+    signature, pickled = data[len(PICKLED) : _START], data[_START:]
+    if not any(hmac.compare_digest(signature, _signature(key, pickled)) for key in signing_keys()):
         raise CorruptedDatabaseError(
             "A pickled value is not signed with a key of the key ring, so it was not read: it is damaged, forged, or"
             " signed with a key that was removed. Put the key that was used back into FLUX_SECRET_KEYS or the file of"
@@ -80,15 +72,8 @@ def shown(data: bytes) -> str:
     return f"<pickle, {max(len(data) - _START, 0):,} bytes>"
 
 
-def _keys() -> list[bytes]:
-    keys = _find_keys() if _find_keys is not None else []
-    if not keys:
-        raise SecretError("serializer='pickle' signs with the app's key ring, and there is none: import `flux`")
-    return keys
-
-
 def _signature(key: bytes, pickled: bytes) -> bytes:
-    return hmac.digest(key, b"flux " + PREFIX + b"\0" + pickled, "sha256")
+    return hmac.digest(key, b"flux " + PICKLED + b"\0" + pickled, "sha256")
 
 
 class _Pickler(pickle.Pickler):

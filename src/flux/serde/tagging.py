@@ -18,13 +18,15 @@ from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
 from re import compile as pattern
 from reprlib import Repr
 from types import MemberDescriptorType
-from typing import Any
-from uuid import UUID
-from zoneinfo import ZoneInfo
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-from flux.serde.classes import NotLoadedError, reference
+from flux.serde.classes import NotLoadedError, package, reference
+
+if TYPE_CHECKING:
+    from uuid import UUID
+    from zoneinfo import ZoneInfo
 
 TAG = "~"
 MAX_DEPTH = 100
@@ -232,8 +234,12 @@ def class_of(value: object) -> Any:
 
 
 Writer = Callable[[Tagger, Any, int], Any]
-# By package: gives the writer for a class of it; `arrays` and `frames` add theirs.
-FAMILIES: dict[str, Callable[[type], Writer | None]] = {}
+# By package, which Flux does not import before a value needs it: gives the writer for a class of it.  `arrays` and
+# `frames` add theirs.
+FAMILIES: dict[str, Callable[[type], Writer | None]] = {
+    "uuid": lambda kind: _uuid if kind is package("uuid").UUID else None,
+    "zoneinfo": lambda kind: _zone if kind is package("zoneinfo").ZoneInfo else None,
+}
 
 
 def _why_refused(kind: type) -> str:
@@ -311,7 +317,11 @@ def _text(_: Tagger, value: str, __: int) -> str:
     return value
 
 
-def _zone(_: Tagger, value: ZoneInfo, __: int) -> Any:
+def _uuid(_: Tagger, value: "UUID", __: int) -> Any:
+    return {"~UUID": value.hex}
+
+
+def _zone(_: Tagger, value: "ZoneInfo", __: int) -> Any:
     if value.key is None:
         raise Refused("a ZoneInfo without a key cannot be found again")
     return {"~zone": value.key}
@@ -359,9 +369,7 @@ _WRITERS: dict[type, Writer] = {
     date: lambda _, value, __: {"~date": value.isoformat()},
     timedelta: lambda _, value, __: {"~timedelta": [value.days, value.seconds, value.microseconds]},
     timezone: _timezone,
-    ZoneInfo: _zone,
     Decimal: lambda _, value, __: {"~Decimal": str(value)},
-    UUID: lambda _, value, __: {"~UUID": value.hex},
     PosixPath: _path,
     PurePosixPath: _path,
     WindowsPath: _path,

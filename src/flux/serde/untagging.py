@@ -7,14 +7,15 @@ from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum
 from pathlib import PosixPath, PurePosixPath, PureWindowsPath, WindowsPath
-from typing import Any
-from uuid import UUID
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from typing import TYPE_CHECKING, Any
 
 import pydantic
 
-from flux.serde.classes import NotLoadedError, find, find_class
+from flux.serde.classes import NotLoadedError, find, find_class, package
 from flux.serde.tagging import FACTORIES, TAG
+
+if TYPE_CHECKING:
+    from zoneinfo import ZoneInfo
 
 # What the reading of a tree raises that no tagger wrote; the second line is of numpy, pandas and Arrow.
 DAMAGE = (
@@ -136,10 +137,11 @@ def _time(untagger: Untagger, payload: Any) -> Any:
     return time.fromisoformat(text).replace(fold=fold, tzinfo=untagger.untag(zone))
 
 
-def _zone(_: Untagger, payload: Any) -> ZoneInfo:
+def _zone(_: Untagger, payload: Any) -> "ZoneInfo":
+    zoneinfo = package("zoneinfo")
     try:
-        return ZoneInfo(payload)
-    except ZoneInfoNotFoundError:
+        return zoneinfo.ZoneInfo(payload)  # type: ignore[no-any-return]
+    except zoneinfo.ZoneInfoNotFoundError:
         raise NotLoadedError(f"time zone {payload}") from None
 
 
@@ -171,7 +173,7 @@ READERS: dict[str, Callable[[Untagger, Any], Any]] = {
     "~timezone": lambda _, payload: timezone(timedelta(*payload[:3]), *payload[3:]),
     "~zone": _zone,
     "~Decimal": lambda _, payload: Decimal(payload),
-    "~UUID": lambda _, payload: UUID(hex=payload),
+    "~UUID": lambda _, payload: package("uuid").UUID(hex=payload),
     "~path": lambda _, payload: _PATHS[payload[0]](payload[1]),
     "~object": _object,
     "~model": _model,

@@ -5,7 +5,7 @@ import logging
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +220,7 @@ class SqliteStore:
     def put_secret(self, secret: SealedSecret, *, expected_version: int) -> bool:
         statement = _SQL["replace_secret" if expected_version else "insert_secret"]
         with self._database.write() as cursor:
-            row = asdict(secret) | {"expected_version": expected_version}
+            row = secret._asdict() | {"expected_version": expected_version}
             return cursor.execute(statement, row).rowcount == 1
 
     def delete_secret(self, name: str) -> bool:

@@ -1,12 +1,14 @@
 """Time, ids and chance, recorded: the same in every replay."""
 
 import random
-import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from flux.task import task
+
+if TYPE_CHECKING:
+    import uuid
 
 T = TypeVar("T")
 
@@ -18,8 +20,10 @@ async def now() -> datetime:
 
 
 @task.with_options(pure=True)
-async def uuid4() -> uuid.UUID:
+async def uuid4() -> "uuid.UUID":
     """A random UUID."""
+    import uuid  # It imports more than all of this package.
+
     return uuid.uuid4()
 
 

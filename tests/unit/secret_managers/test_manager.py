@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import dataclasses
 import sqlite3
 import statistics
 import time
@@ -292,7 +291,7 @@ def test_a_bit_that_is_changed_is_noticed(manager, store, place):
     (secret,) = store.secrets()
     damaged = bytearray(secret.data)
     damaged[place] ^= 1
-    store.put_secret(dataclasses.replace(secret, data=bytes(damaged)), expected_version=secret.version)
+    store.put_secret(secret._replace(data=bytes(damaged)), expected_version=secret.version)
 
     with pytest.raises(SecretError, match="damaged"):
         manager.find(["K"])
@@ -301,7 +300,7 @@ def test_a_bit_that_is_changed_is_noticed(manager, store, place):
 def test_what_is_too_short_to_be_encrypted_is_noticed(manager, store):
     manager.save("K", "a-value")
     (secret,) = store.secrets()
-    store.put_secret(dataclasses.replace(secret, data=b"short"), expected_version=secret.version)
+    store.put_secret(secret._replace(data=b"short"), expected_version=secret.version)
 
     with pytest.raises(SecretError, match="damaged"):
         manager.find(["K"])

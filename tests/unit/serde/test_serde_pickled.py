@@ -24,7 +24,9 @@ from hypothesis import strategies as st
 
 from flux import serde, task
 from flux.errors import CorruptedDatabaseError, InvalidValueError, NotFoundError, SecretError, UnserializableValue
+from flux.serde import keys as keys_slot
 from flux.serde import pickled
+from flux.serde.keys import PICKLED
 
 PACKAGE = Path(serde.__file__).parent.parent
 OLD, NEW = b"old key, 32 bytes".ljust(32), b"new key, 32 bytes".ljust(32)
@@ -76,7 +78,7 @@ class Fires:
 @pytest.fixture(autouse=True)
 def keys(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
     ring = [OLD]
-    monkeypatch.setattr(pickled, "_find_keys", None)
+    monkeypatch.setattr(keys_slot, "_find_keys", None)
     serde.install_keys(lambda: ring)
     FIRED.clear()
     yield ring
@@ -277,14 +279,14 @@ def test_a_pickle_is_displayed_without_being_read(keys: list[bytes]) -> None:
     keys.clear()
 
     assert serde.display(data) == f"<pickle, {len(GADGETS['reduce'])} bytes>"
-    assert serde.display(serde.pickled.PREFIX) == "<pickle, 0 bytes>"
+    assert serde.display(PICKLED) == "<pickle, 0 bytes>"
     assert serde.display(b"p1" + bytes(32 + 1234)) == "<pickle, 1,234 bytes>"
     assert FIRED == []
 
 
 def test_without_keys_nothing_is_pickled_or_read(monkeypatch: pytest.MonkeyPatch) -> None:
     data = serde.encode_pickled(Basket())
-    monkeypatch.setattr(pickled, "_find_keys", None)
+    monkeypatch.setattr(keys_slot, "_find_keys", None)
 
     with pytest.raises(SecretError, match="key ring"):
         serde.encode_pickled(Basket())
