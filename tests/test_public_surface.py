@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import subprocess
 import sys
 from types import ModuleType
 
@@ -105,3 +106,10 @@ def test_the_errors_are_these() -> None:
 
     assert sorted(error.__name__ for error in ERRORS) == names.split()
     assert all(error.__doc__ for error in ERRORS)
+
+
+def test_importing_flux_imports_nothing_that_few_programs_need() -> None:
+    few_need = {"pickle", "uuid", "zoneinfo", "flux.engine.engine", "flux.engine.processes", "flux.store.sqlite"}
+    code = f"import sys, flux; print(sorted({few_need} & {{*sys.modules}}))"
+
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"

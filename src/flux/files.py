@@ -6,6 +6,8 @@ import os
 import re
 import secrets
 import sys
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,19 +29,42 @@ def write(path: Path, data: bytes, *, mode: int = 0o666) -> None:
     Raises:
         OSError: It cannot be written; a file that was there before is as it was.
     """
-    make_folder(path.parent)
-    new = path.with_name(f".new-{secrets.token_hex(8)}")
+    _write(path.parent, data, lambda: path.name, mode)
+
+
+def write_by_content(folder: Path, data: bytes) -> str:
+    """As `write`, to a file that is named by the SHA-256 of the data, which is computed while the disk writes.
+
+    Returns:
+        Its name.
+    """
+    digest = hashlib.sha256()
+    hashing = threading.Thread(target=digest.update, args=(data,), name="flux-hash")
+    hashing.start()
+
+    def name() -> str:
+        hashing.join()
+        return digest.hexdigest()
+
+    return _write(folder, data, name, 0o666)
+
+
+def _write(folder: Path, data: bytes, name: Callable[[], str], mode: int) -> str:
+    make_folder(folder)
+    new = folder / f".new-{secrets.token_hex(8)}"
     try:
         with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
             file.write(data)
             file.flush()
             sync(file.fileno())
+        path = folder / name()
         new.replace(path)
     except BaseException:
         with suppress(OSError):
             new.unlink()
         raise
-    sync_folder(path.parent)
+    sync_folder(folder)
+    return path.name
 
 
 def read(path: Path) -> bytes:

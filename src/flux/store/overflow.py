@@ -19,6 +19,7 @@ from flux.ports import Append
 
 OVERFLOW_BYTES = 256 * 1024
 _PREFIX = b"f1"  # As the codecs of `serde` have theirs: no value of a user begins so.
+_GLANCES_KEPT = 10_000
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*-[0-9a-f]{32}/(?P<digest>[0-9a-f]{64})")
 
 
@@ -31,6 +32,7 @@ class Overflow:
 
     def __init__(self, database: Path) -> None:
         self._folder = database.parent / "outputs"
+        self._glances: set[int] = set()  # At what was written lately.
 
     def spill_all(self, appends: Sequence[Append]) -> Sequence[Append]:
         """The same appends, with the large values of their events in files and markers in their place.
@@ -57,19 +59,33 @@ class Overflow:
         """
         if not _is_large(data):
             return data
-        file = f"{files.name_for(execution_id)}/{hashlib.sha256(data).hexdigest()}"
-        path = self._folder / file
+        folder = self._folder / files.name_for(execution_id)
         try:
-            if path.is_file() and path.stat().st_size == len(data):
-                files.sync_folder(path.parent)  # Whoever wrote it may have died before this.
-            else:
-                files.write(path, data)
+            name = self._written_before(folder, data) or files.write_by_content(folder, data)
         except OSError as error:
             raise StoreError(
-                f"a value of execution {execution_id} cannot be written to {path}: {error}. See that the disk has "
+                f"a value of execution {execution_id} cannot be written to {folder}: {error}. See that the disk has "
                 "space and that the folder is writable, and work goes on"
             ) from error
-        return _PREFIX + json.dumps({"file": file, "size": len(data)}).encode()
+        return _PREFIX + json.dumps({"file": f"{folder.name}/{name}", "size": len(data)}).encode()
+
+    def _written_before(self, folder: Path, data: bytes) -> str | None:
+        """The name of the file that holds these bytes, if this process has written one that looks like it.
+
+        What was returned by one task is often an argument of the next, and need not be written again.  But to know
+        that takes its hash, and of most values that is computed while the disk writes them.
+        """
+        glance = hash((folder.name, len(data), data[:4096], data[-4096:]))
+        if glance not in self._glances:
+            if len(self._glances) >= _GLANCES_KEPT:
+                self._glances.clear()
+            self._glances.add(glance)
+            return None
+        path = folder / hashlib.sha256(data).hexdigest()
+        if not path.is_file() or path.stat().st_size != len(data):
+            return None
+        files.sync_folder(folder)  # Whoever wrote it may have died before this.
+        return path.name
 
     def restore_all(self, events: list[ExecutionEvent]) -> list[ExecutionEvent]:
         """The events, with the values that their rows hold markers of.
