@@ -104,6 +104,17 @@ def test_a_server_without_a_worker_records_what_a_worker_runs_later(site):
         assert served.stop() == 0
 
 
+def test_what_was_answered_survives_the_kill_of_the_server_that_runs_it(site):
+    with serving(site, "dev", "work.py", "--port", "0", "--no-reload") as served:
+        ids = [served.start("work", {"tasks": 3, "seconds": 0.05})["execution_id"] for _ in range(20)]
+        assert served.stop(signal.SIGKILL) == -signal.SIGKILL
+
+    with serving(site, "dev", "work.py", "--port", "0") as served:
+        assert [served.until(id_, "COMPLETED")["output"] for id_ in ids] == [[0, 1, 2]] * 20
+        began = served.get(f"/executions/{ids[-1]}/events")
+    assert began[0]["type"] == "WORKFLOW_STARTED"  # It was not put aside before it ran.
+
+
 class Reader:
     """Follows an execution by SSE, and connects anew with the last id whenever it is cut off."""
 

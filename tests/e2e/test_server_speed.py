@@ -82,7 +82,7 @@ def starts_a_second(netloc: str) -> float:
             connection.request("POST", "/api/workflows/hello/executions", body, headers)
             answer = connection.getresponse()
             answer.read()
-            assert answer.status == 202
+            assert answer.status in {200, 202}  # It may be quick.
             count += 1
         connection.close()
         return count

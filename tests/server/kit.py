@@ -42,9 +42,7 @@ class Served:
         self.url = f"http://127.0.0.1:{self._bound.getsockname()[1]}"
         self.worker = app.worker(definitions, labels={"region": "eu"}, grace_seconds=1)
         access = Access(hosts={"127.0.0.1"}, find=app.catalogue.find_token, clock=app.clock, is_open=is_open)
-        self.api = create_application(
-            app.control(definitions if has_code else ()), access=access, work=self.worker.wake
-        )
+        self.api = create_application(app.control(definitions if has_code else ()), access=access, worker=self.worker)
         config = uvicorn.Config(self.api, log_level="warning", lifespan="on", timeout_graceful_shutdown=1)
         self._server = _Quiet(config)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))

@@ -9,7 +9,7 @@ from flux import __version__
 from flux.api import errors, executions, health, lines, metrics, secrets, streams, tokens, workers, workflows
 from flux.api.guard import Access, Guard
 from flux.api.models import Problem
-from flux.api.surroundings import Surroundings
+from flux.api.surroundings import LocalWorker, Surroundings
 from flux.observability.metrics import Metrics
 from flux.secret_managers import SecretManager
 from flux.server.control import Control
@@ -32,7 +32,7 @@ def create_application(
     control: Control,
     *,
     access: Access,
-    work: Callable[[], None] = lambda: None,
+    worker: LocalWorker | None = None,
     keeper: Callable[[], SecretManager] | None = None,
 ) -> FastAPI:
     """The API as an ASGI application, which can be mounted into another one.
@@ -40,7 +40,7 @@ def create_application(
     Args:
         control: The use cases.
         access: Who may do what.
-        work: Tells the worker of this process, if there is one, that something may be due.
+        worker: Of this process, if there is one.
         keeper: What keeps secrets; asked for when one is needed.
     """
     news, measured = News(control.store), Metrics(control.catalogue, control.clock)
@@ -62,7 +62,7 @@ def create_application(
         redirect_slashes=False,  # A path has one spelling.
         separate_input_output_schemas=False,
     )
-    app.state.surroundings = Surroundings(control, news, work, keeper)
+    app.state.surroundings = Surroundings(control, news, worker, keeper)
     app.state.metrics = measured
     api = APIRouter(prefix="/api", responses=_PROBLEMS)  # type: ignore[arg-type]
     for router in ROUTERS:

@@ -3,15 +3,27 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from fastapi import Depends, Request
 
 from flux.domain.execution import ExecutionState
-from flux.ports import ExecutionRow
+from flux.ports import ExecutionRow, NewExecution
 from flux.secret_managers import SecretManager
-from flux.server.control import Control
+from flux.server.control import Control, Start
 from flux.server.news import News, wait
+
+
+class LocalWorker(Protocol):
+    """A worker on the loop of the application."""
+
+    def wake(self) -> None:
+        """Look now: something may be due."""
+        ...
+
+    async def run_new(self, execution_id: str, create: NewExecution, input_data: bytes) -> bool | None:
+        """Run a new execution; whether it is stored, or its id was taken; None if this worker cannot run it now."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +33,26 @@ class Surroundings:
     Args:
         control: The use cases.
         news: Tells of changes.
-        work: Tells the worker of this process, if there is one, that something may be due.
+        worker: Of this process, if there is one.
         secrets: What keeps secrets.
     """
 
     control: Control
     news: News
-    work: Callable[[], None] = lambda: None
+    worker: LocalWorker | None = None
     secrets: Callable[[], SecretManager] | None = None
+
+    def work(self) -> None:
+        """Tell the worker of this process, if there is one, that something may be due."""
+        if self.worker is not None:
+            self.worker.wake()
+
+    async def run(self, start: Start) -> ExecutionRow | None:
+        """Let the worker of this process run a new execution at once; None, and nothing happens, if it cannot."""
+        if self.worker is None or self.control.is_known(start):
+            return None
+        is_new = await self.worker.run_new(start.execution_id, start.create, start.input_data)
+        return None if is_new is None else self.control.started(start, is_new=is_new)
 
     async def until_settled(self, row: ExecutionRow, seconds: float) -> ExecutionRow:
         """The execution, when it is finished or paused, or when so much time has passed.
@@ -53,7 +77,7 @@ def is_settled(row: ExecutionRow) -> bool:
     return row.state.is_finished or row.state is ExecutionState.PAUSED or row.blocked_reason is not None
 
 
-def _surroundings(request: Request) -> Surroundings:
+async def _surroundings(request: Request) -> Surroundings:  # FastAPI calls what is not async on a thread.
     found: Surroundings = request.app.state.surroundings
     return found
 

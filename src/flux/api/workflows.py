@@ -13,6 +13,7 @@ from flux.api.models import ExecutionId
 from flux.api.surroundings import Here, is_settled
 from flux.catalogue import PublishedWorkflow
 from flux.ports import ExecutionRow
+from flux.server.control import Start as CheckedStart
 
 router = APIRouter(prefix="/workflows", tags=["workflows"])
 
@@ -62,19 +63,22 @@ async def start(
     With `wait` the answer is 200 when it has finished or paused by then, else 202.
     """
 
-    def begin() -> tuple[ExecutionRow, models.ExecutionDetails | None]:
-        """Start it, and see what it is then if nobody waits: one visit to a thread does both."""
-        row, _ = here.control.start(
-            name,
-            body.input,
-            execution_id=body.execution_id,
-            key=idempotency_key,
-            attributes=body.attributes,
-        )
+    def prepare() -> CheckedStart:
+        id_, attributes = body.execution_id, body.attributes
+        return here.control.prepare(name, body.input, execution_id=id_, key=idempotency_key, attributes=attributes)
+
+    def record() -> tuple[ExecutionRow, models.ExecutionDetails | None]:
+        """Record it, and see what it is then if nobody waits: one visit to a thread does both."""
+        row, _ = here.control.record(prepare() if checked is None else checked)
         return row, None if wait else executions.details_of(here, row)
 
-    row, details = await asyncio.to_thread(begin)
-    here.work()
+    checked = prepare() if here.worker is not None and here.control.is_ready(name) else None
+    running = await here.run(checked) if checked is not None else None
+    if running is not None:
+        row, details = running, None
+    else:
+        row, details = await asyncio.to_thread(record)
+        here.work()
     response.headers["Location"] = f"/api/executions/{row.execution_id}"
     if details is None:
         return await executions.settled(here, row, wait, response)

@@ -411,8 +411,7 @@ def _http_server(
     from flux.api.listening import HttpServer
 
     access, bound = _access(app, address[0]), _bound(*address)
-    work = running.wake if running is not None else lambda: None
-    application = create_application(app.control(served), access=access, work=work, keeper=lambda: app.secrets)
+    application = create_application(app.control(served), access=access, worker=running, keeper=lambda: app.secrets)
     message(f"listening on http://{address[0]}:{bound.getsockname()[1]}")
     return HttpServer(application, bound)
 

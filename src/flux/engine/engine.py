@@ -2,9 +2,10 @@
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections.abc import Callable, Coroutine, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flux.domain.definitions import WorkflowDefinition
@@ -156,6 +157,29 @@ class Engine:
                 driven[row.execution_id] = self._drive(runner)
         return driven
 
+    def run_new(
+        self,
+        workflow: WorkflowDefinition,
+        execution_id: str,
+        create: NewExecution,
+        input_data: bytes,
+        may_run: MayRun | None = None,
+    ) -> tuple[asyncio.Future[bool], Coroutine[Any, Any, RunOutcome]]:
+        """Create an execution and drive it from its birth, on this loop, as `run` does.
+
+        Args:
+            create: The execution, for nobody.
+
+        Returns:
+            Whether it is stored, or its id was taken, once that is known; and what drives it: of its children, those
+            that it may run.
+        """
+        ours = replace(create, worker=self._parts.lease.acquire())
+        runner = self._create(workflow, execution_id, ours, input_data, inline=False, may_run=may_run)
+        stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        runner.done.add_done_callback(functools.partial(_tell_end, stored))
+        return stored, self._drive(runner, stored)
+
     def _give_back_doubtful(self, worker: str) -> None:
         """Free what was claimed, perhaps, by a call that got no answer; the lock is held."""
         store, ours = self._parts.store, self._runners.keys() | self._expected
@@ -226,10 +250,11 @@ class Engine:
             drains = [runner.current_drain for several in self._runners.values() for runner in several]
         return [drain for drain in drains if drain is not None]
 
-    async def _drive(self, runner: Runner) -> RunOutcome:
+    async def _drive(self, runner: Runner, stored: asyncio.Future[bool] | None = None) -> RunOutcome:
         self._watch.wake()
         patches.install()  # For each run: anyio may have been imported since the last one.
-        asyncio.get_running_loop().call_soon(runner.begin)
+        told = None if stored is None else functools.partial(_tell, stored, is_ours=True)
+        asyncio.get_running_loop().call_soon(runner.begin, told)
         try:
             return await asyncio.shield(runner.done)  # A cancelled wait must not cancel what is waited for.
         except asyncio.CancelledError:  # Ctrl-C, or a closing loop: never a fact.
@@ -297,9 +322,17 @@ class Engine:
         input_data: bytes | None,
         *,
         inline: bool,
+        may_run: MayRun | None = None,
     ) -> Runner:
         runner = self._runner(
-            workflow, execution_id, inline=inline, fence=1, events=(), create=create, input_data=input_data
+            workflow,
+            execution_id,
+            inline=inline,
+            may_run=may_run,
+            fence=1,
+            events=(),
+            create=create,
+            input_data=input_data,
         )
         with self._lock:
             self._runners.setdefault(execution_id, []).append(runner)
@@ -394,6 +427,23 @@ class Engine:
 
 def _is_of_this_loop(future: "asyncio.Future[Any]") -> bool:
     return future.get_loop() is asyncio.get_running_loop()
+
+
+def _tell(stored: "asyncio.Future[bool]", *, is_ours: bool) -> None:
+    if not stored.done():
+        stored.set_result(is_ours)
+
+
+def _tell_end(stored: "asyncio.Future[bool]", end: "asyncio.Future[RunOutcome]") -> None:
+    """Tell whether an execution was stored, when its run has ended before that was told."""
+    if stored.done():
+        return
+    if end.cancelled():
+        stored.cancel()
+    elif (error := end.exception()) is not None:
+        stored.set_exception(error)
+    else:
+        stored.set_result(not isinstance(end.result(), Superseded))
 
 
 async def _uninterrupted(work: Coroutine[Any, Any, bool]) -> bool:

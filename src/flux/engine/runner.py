@@ -95,9 +95,11 @@ class Runner:
 
     # -- its life
 
-    def begin(self) -> None:
-        """Start or continue the execution; call it from a plain callback of the host loop."""
+    def begin(self, when_durable: Callable[[], None] | None = None) -> None:
+        """Start or continue it, in a plain callback of the host loop, and call back when that much is on disk."""
         self.guard(self._begin)
+        if when_durable is not None and not self.done.done():
+            self._log.when_durable(when_durable)
 
     def _begin(self) -> None:
         first = next((e for e in self._history.events[:3] if e.type is Type.WORKFLOW_STARTED), None)

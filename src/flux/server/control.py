@@ -6,7 +6,7 @@ Everything here is refused before anything is recorded, or is durable when it re
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from flux import serde
 from flux.catalogue import Catalogue, PublishedWorkflow
@@ -33,6 +33,22 @@ from flux.workflow import encode_input
 
 EVERY = 1_000_000
 Secrets = Callable[[Sequence[str]], Mapping[str, Any]]
+
+
+class Start(NamedTuple):
+    """A start that was checked, and is not recorded yet.
+
+    Args:
+        execution_id: Of the execution.
+        create: What creates it, for nobody.
+        input_data: Its encoded input.
+        called: How the caller knows it; empty if its id was made here.
+    """
+
+    execution_id: str
+    create: NewExecution
+    input_data: bytes
+    called: str
 
 
 class Control(Messages):
@@ -106,6 +122,30 @@ class Control(Messages):
     ) -> tuple[ExecutionRow, bool]:
         """Record an execution that a worker will run; the same again gives the same execution.
 
+        Arguments and errors are those of `prepare` and of `record`.
+
+        Returns:
+            The execution, and whether this created it.
+        """
+        start = self.prepare(name, value, execution_id=execution_id, key=key, attributes=attributes)
+        return self.record(start)
+
+    def is_ready(self, name: str) -> bool:
+        """Whether a start of this workflow is checked without a look into the database."""
+        workflow = self.loaded.get(name)
+        return workflow is not None and not workflow.secret_requests
+
+    def prepare(
+        self,
+        name: str,
+        value: Any,
+        *,
+        execution_id: str | None = None,
+        key: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> Start:
+        """Check a start.
+
         Args:
             name: Of the workflow.
             value: Its input, as JSON has it.
@@ -113,14 +153,10 @@ class Control(Messages):
             key: What tells a repeat from another start, in place of an id.
             attributes: To find it by; recorded when it is created.  A repeat neither changes nor compares them.
 
-        Returns:
-            The execution, and whether this created it.
-
         Raises:
             WorkflowNotFoundError: There is none of that name.
             InvalidInputError: The input does not fit, or holds a secret that the workflow requests.
             InvalidValueError: The id or an attribute is none.
-            ExecutionConflictError: The id or the key was used for another start.
         """
         published, data = self._input(name, value)
         checked = check_attributes(attributes or {})
@@ -133,17 +169,41 @@ class Control(Messages):
             start_digest=start_digest(name, data),
             attributes=checked,
         )
-        append = scheduled(id_, create, data, is_checked=name in self.loaded)
-        is_named = execution_id is not None or key is not None
-        is_new = not (is_named and self.store.get(id_) is not None) and self._stored(append)
-        row = self.row(id_)
-        if not is_new and (row.workflow != name or row.start_digest != create.start_digest):
-            what = f"the execution {id_!r}" if execution_id is not None else f"the key {key!r}"
+        called = f"the execution {id_!r}" if execution_id is not None else f"the key {key!r}" if key is not None else ""
+        return Start(id_, create, data, called)
+
+    def record(self, start: Start) -> tuple[ExecutionRow, bool]:
+        """Record an execution, for a worker to claim.
+
+        Returns:
+            The execution, and whether this created it.
+
+        Raises:
+            InvalidInputError: The input is too large.
+            ExecutionConflictError: The id or the key was used for another start.
+        """
+        is_checked = start.create.workflow in self.loaded
+        append = scheduled(start.execution_id, start.create, start.input_data, is_checked=is_checked)
+        is_new = not self.is_known(start) and self._stored(append)
+        return self.started(start, is_new=is_new), is_new
+
+    def is_known(self, start: Start) -> bool:
+        """Whether there is an execution of that name already."""
+        return bool(start.called) and self.store.get(start.execution_id) is not None
+
+    def started(self, start: Start, *, is_new: bool) -> ExecutionRow:
+        """The execution of a start, which has just been created or was there.
+
+        Raises:
+            ExecutionConflictError: The id or the key was used for another start.
+        """
+        row, create = self.row(start.execution_id), start.create
+        if not is_new and (row.workflow, row.start_digest) != (create.workflow, create.start_digest):
             raise ExecutionConflictError(
-                f"{what} was used to start {row.workflow!r} with another input: take another one, or send the "
+                f"{start.called} was used to start {row.workflow!r} with another input: take another one, or send the "
                 "same input"
             )
-        return row, is_new
+        return row
 
     def _input(self, name: str, value: Any) -> tuple[PublishedWorkflow, bytes]:
         workflow = self.loaded.get(name)

@@ -21,7 +21,7 @@ from flux.engine.engine import Engine
 from flux.engine.lease import Lease
 from flux.engine.outcomes import Blocked, RunOutcome
 from flux.errors import StoreError
-from flux.ports import Claim, Store
+from flux.ports import Claim, NewExecution, Store
 from flux.worker.watch import LoopWatch
 
 logger = logging.getLogger("flux.worker")
@@ -68,14 +68,16 @@ class Worker:
         self._concurrency, self._grace_seconds = concurrency, grace_seconds
         self._running: dict[str, asyncio.Task[None]] = {}
         self._published_as = ""
-        self._is_stopping = False
+        self._is_stopping = self._is_once = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._claimed = 0  # Places that are kept for a claim under way.
         self._changed = asyncio.Event()
         self._claiming = ThreadPoolExecutor(1, thread_name_prefix="flux-claims")
 
     @property
     def free(self) -> int:
         """How many executions more it would take."""
-        return 0 if self._is_stopping else self._concurrency - len(self._running)
+        return 0 if self._is_stopping else self._concurrency - len(self._running) - self._claimed
 
     @property
     def running(self) -> list[str]:
@@ -85,6 +87,31 @@ class Worker:
     def wake(self) -> None:
         """Look now: something may be due."""
         self._changed.set()
+
+    async def run_new(self, execution_id: str, create: NewExecution, input_data: bytes) -> bool | None:
+        """Run a new execution from its birth on, which saves storing it apart, and its claim.
+
+        Returns:
+            Whether it is stored, or its id was taken; None, and nothing happens, if this worker cannot run it now.
+
+        Raises:
+            StoreError: The database cannot be used, or this worker was stopped: it may be stored.
+        """
+        workflow = self._workflows.get(create.workflow)
+        is_here = self._loop is asyncio.get_running_loop()
+        if workflow is None or not is_here or self.free <= 0 or execution_id in self._running:
+            return None
+        stored, work = self._engine.run_new(workflow, execution_id, create, input_data, self._may_run)
+        self._running[execution_id] = asyncio.ensure_future(self._follow(execution_id, work))
+        try:
+            return await asyncio.shield(stored)
+        except asyncio.CancelledError:
+            if not stored.cancelled():
+                raise  # Who asked is gone.
+            raise StoreError(
+                f"whether execution {execution_id} was stored is not known: its worker was stopped meanwhile. Look for "
+                "it, or start it again with the same id"
+            ) from None
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns when what runs has ended, or was given back."""
@@ -98,6 +125,7 @@ class Worker:
         Args:
             once: Return when nothing is due and nothing runs.
         """
+        self._is_once, self._loop = once, asyncio.get_running_loop()
         watch = asyncio.ensure_future(LoopWatch().run())
         try:
             while not self._is_stopping:
@@ -121,24 +149,27 @@ class Worker:
 
     async def _look(self) -> float:
         """Start what is due; returns when to look again, on the clock of this process."""
+        room = self._claimed = self.free
         try:
             # A disk that stalls must not stall the loop, and tasks may have taken all threads of its own executor.
-            claims, due_at = await asyncio.get_running_loop().run_in_executor(self._claiming, self._claim)
+            claims, due_at = await asyncio.get_running_loop().run_in_executor(self._claiming, self._claim, room)
+            for execution_id, work in self._engine.take_over(claims, self._workflows, self._may_run).items():
+                self._running[execution_id] = asyncio.ensure_future(self._follow(execution_id, work))
         except (StoreError, OSError) as error:
             logger.warning("the worker cannot look for work: %s", error)
             return self._clock.monotonic() + PATIENCE_SECONDS
-        for execution_id, work in self._engine.take_over(claims, self._workflows, self._may_run).items():
-            self._running[execution_id] = asyncio.ensure_future(self._follow(execution_id, work))
+        finally:
+            self._claimed = 0
         due_in = (due_at - self._clock.now()) / MICROSECONDS if due_at is not None and self.free else LOOK_SECONDS
         return self._clock.monotonic() + min(max(due_in, SHORTEST_SECONDS), LOOK_SECONDS)
 
     def _may_run(self, workflow: WorkflowDefinition) -> bool:
         return workflow.fits(self._labels)
 
-    def _claim(self) -> tuple[list[Claim], int | None]:
+    def _claim(self, room: int) -> tuple[list[Claim], int | None]:
         """What it gets of what is due, and when more will be."""
         self._publish()
-        claims = self._engine.claim_ready(self._workflows, limit=self.free) if self.free else []
+        claims = self._engine.claim_ready(self._workflows, limit=room) if room else []
         versions = {name: workflow.version for name, workflow in self._workflows.items()}
         try:
             return claims, self._catalogue.next_wake(versions)
@@ -157,10 +188,12 @@ class Worker:
         except Exception:
             logger.exception("execution %s was given back", execution_id, extra=whose)
         finally:
+            was_full = not self.free
             if self._running.get(execution_id) is asyncio.current_task():
                 del self._running[execution_id]
             telemetry.emit("execution.left", execution_id=execution_id, running=len(self._running))
-            self.wake()
+            if was_full or self._is_once:
+                self.wake()  # Else it has all that was due, and what is new it hears of.
 
     async def _until_news(self, seen: int, look_at: float) -> None:
         while not self._changed.is_set() and self._clock.monotonic() < look_at:
