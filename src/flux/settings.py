@@ -102,7 +102,7 @@ def place() -> tuple[object, ...]:
         directory = os.getcwd()  # noqa: PTH109 - a Path costs more than all the rest.
     except FileNotFoundError:
         directory = ""
-    return directory, os.environ.get("FLUX_DATABASE"), _changed("flux.toml"), _changed("pyproject.toml")
+    return directory, os.environb.get(b"FLUX_DATABASE"), _changed("flux.toml"), _changed("pyproject.toml")
 
 
 def _changed(file: str) -> int:

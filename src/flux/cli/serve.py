@@ -245,6 +245,8 @@ async def _serve(
     watched: "_Watched | None" = None,
 ) -> None:
     """Serve until a signal comes, or a watched file changes."""
+    from flux.worker.garbage import relax
+
     app = composition.current()
     measuring = _metrics_server(app, measured_at) if measured_at is not None else nullcontext()
     running, fitting = None, list(served)
@@ -253,6 +255,7 @@ async def _serve(
         app.keep_output()
         running = app.worker(served, labels=labels, concurrency=concurrency, grace_seconds=stop.grace_seconds)
     http = _http_server(app, served, address, running) if address is not None else None
+    relax()
     rescuer = app.rescuer()
     rescuer.start()
     async with measuring:  # To the end, so that a drain is seen.

@@ -108,9 +108,9 @@ class Attempts(Surroundings):
         """Roll a cancelled call back."""
         return await self._roll_back(_Failure(asyncio.CancelledError("the call was cancelled")))
 
-    async def run(self) -> Succeeded | Failed:
+    def run(self) -> Coroutine[Any, Any, Succeeded | Failed]:
         """Make attempts until one succeeds or none is left, and settle what follows from that."""
-        return await (self._go_on() if self._progress else self._try(0))
+        return self._go_on() if self._progress else self._try(0)
 
     async def _go_on(self) -> Succeeded | Failed:
         """Go on where the history ends."""

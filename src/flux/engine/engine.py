@@ -254,9 +254,13 @@ class Engine:
         self._watch.wake()
         patches.install()  # For each run: anyio may have been imported since the last one.
         told = None if stored is None else functools.partial(_tell, stored, is_ours=True)
-        asyncio.get_running_loop().call_soon(runner.begin, told)
+        host = asyncio.get_running_loop()
+        host.call_soon(runner.begin, told)
+        over: asyncio.Future[None] = host.create_future()  # A cancelled wait must not cancel what is waited for.
+        runner.done.add_done_callback(functools.partial(_tell_over, over))
         try:
-            return await asyncio.shield(runner.done)  # A cancelled wait must not cancel what is waited for.
+            await over
+            return runner.done.result()
         except asyncio.CancelledError:  # Ctrl-C, or a closing loop: never a fact.
             if not await _uninterrupted(runner.release()):
                 self._owed.append(runner)
@@ -350,24 +354,20 @@ class Engine:
     ) -> Runner:
         """A runner on this loop; the lock need not be held."""
         host = self._host(inline=inline)
-
-        async def drive(child: WorkflowDefinition, child_id: str) -> ExecutionContext[Any]:
-            return await self.run(child, child_id, inline=inline, may_run=may_run)
-
-        def end_below(ended: str) -> bool:
-            return at_once.end(self._parts.store, self._parts.clock, ended, self.nudge)
-
         return Runner(
             self._parts,
             host.journal,
             host.post,
-            drive,
-            end_below,
+            functools.partial(self.run, inline=inline, may_run=may_run),
+            self._end_below,
             workflow,
             execution_id=execution_id,
             fence=fence,
             **beginning,
         )
+
+    def _end_below(self, ended: str) -> bool:
+        return at_once.end(self._parts.store, self._parts.clock, ended, self.nudge)
 
     def _host(self, *, inline: bool) -> "_Host":
         loop, parts = asyncio.get_running_loop(), self._parts
@@ -427,6 +427,13 @@ class Engine:
 
 def _is_of_this_loop(future: "asyncio.Future[Any]") -> bool:
     return future.get_loop() is asyncio.get_running_loop()
+
+
+def _tell_over(over: "asyncio.Future[None]", done: "asyncio.Future[RunOutcome]") -> None:
+    if not over.done():
+        over.set_result(None)
+    elif not done.cancelled():
+        done.exception()  # Nobody waits for it any more, which is no reason to log it.
 
 
 def _tell(stored: "asyncio.Future[bool]", *, is_ours: bool) -> None:

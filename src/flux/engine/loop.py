@@ -349,6 +349,10 @@ class BodyLoop(asyncio.AbstractEventLoop):
         logging is muted by `default_exception_handler`.
         """
         self.is_unloading = True
+        if not self._generators and not self.live_tasks:  # It has ended, and needs no clean-up.
+            self._alive.clear()
+            self._ready.clear()
+            return
         host, hooks = asyncio_events._get_running_loop(), sys.get_asyncgen_hooks()
         asyncio_events._set_running_loop(self)
         sys.set_asyncgen_hooks(self._generators.append, None)

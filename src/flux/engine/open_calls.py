@@ -79,6 +79,7 @@ class OpenCalls:
         self.history = log.history
         self.promises = Promises(driver.is_live)
         self._parts, self._log, self._driver, self._children = parts, log, driver, children
+        self.is_live = driver.is_live
         self._performer = Performer(parts, journal, self)
         self._open: dict[str, Call] = {}
         self._attempts: dict[str, Attempt] = {}  # Of calls whose user code runs now.
@@ -104,7 +105,7 @@ class OpenCalls:
             task = call.target
             if isinstance(task, TaskDefinition) and task.secret_requests and self._holds_secret(task, call.arguments):
                 call.name, data = task.name, WITHHELD  # A name may be made of arguments.
-            self._log.record(Type.TASK_STARTED, call.id, call.name, data, call.detail)
+            self._log.record(Type.TASK_STARTED, call.id, call.name, data, call.detail if call.parent else None)
         self._open[call.id] = call
         match call.target:
             case PauseRequest() as request:
@@ -443,10 +444,6 @@ class OpenCalls:
                 self._look_soon()  # Nobody else is left who would.
 
     # -- for the attempts
-
-    def is_live(self) -> bool:
-        """See `Driver.is_live`."""
-        return self._driver.is_live()
 
     def look(self) -> None:
         """See `Driver.look`."""

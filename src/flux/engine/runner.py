@@ -214,7 +214,7 @@ class Runner:
         while self._signals and self._body is not None:
             self._deliver_quietly(self._record(Type.WORKFLOW_SIGNALLED, self._signals.pop(0)))
         messages, self._is_reading = self._inbox.unread(), True
-        if self.is_live() and not self._is_ending():
+        if messages and self.is_live() and not self._is_ending():
             self._is_cancelled_from_outside(messages, is_told=True)
         for message in messages:
             self._fire_due_timers(until=message.sent_at)
@@ -360,7 +360,7 @@ class Runner:
 
     def _step_ended(self) -> None:
         """Look where the body stands now that it waits again; of several messages, after the last."""
-        if self._is_reading or not self.is_live() or self._body is None or self._is_stuck():
+        if self._is_reading or self._is_stuck() or self._body is None:
             return
         if self._body.outcome is not None:
             self._finish(self._body.outcome)
@@ -372,7 +372,7 @@ class Runner:
     def _is_stuck(self) -> bool:
         """Whether the body cannot go on; what follows from that is under way then."""
         body = self._body
-        if not self.is_live() or body is None:
+        if self._phase is not Phase.LIVE or body is None:
             return True
         if len(self._history.events) >= self._length.noticed_from and body.outcome is None:
             body.failure = body.failure or self._length.check(len(self._history.events))
