@@ -3,15 +3,29 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
 from fastapi import Depends, Request
 
 from flux.domain.execution import ExecutionState
+from flux.domain.execution_context import ExecutionContext
 from flux.ports import ExecutionRow, NewExecution
 from flux.secret_managers import SecretManager
 from flux.server.control import Control, Start
 from flux.server.news import News, wait
+
+
+class NewRun(Protocol):
+    """The run of an execution that was to be created."""
+
+    @property
+    def is_new(self) -> bool:
+        """Whether it was; else its id was taken, and nothing runs."""
+        ...
+
+    async def finished(self, seconds: float) -> ExecutionContext[Any] | None:
+        """The execution, if it finishes within so much time."""
+        ...
 
 
 class LocalWorker(Protocol):
@@ -21,8 +35,8 @@ class LocalWorker(Protocol):
         """Look now: something may be due."""
         ...
 
-    async def run_new(self, execution_id: str, create: NewExecution, input_data: bytes) -> bool | None:
-        """Run a new execution; whether it is stored, or its id was taken; None if this worker cannot run it now."""
+    async def run_new(self, execution_id: str, create: NewExecution, input_data: bytes) -> NewRun | None:
+        """Run a new execution, unless its id is taken; None, and nothing happens, if this worker cannot run it now."""
         ...
 
 
@@ -47,12 +61,11 @@ class Surroundings:
         if self.worker is not None:
             self.worker.wake()
 
-    async def run(self, start: Start) -> ExecutionRow | None:
+    async def run(self, start: Start) -> NewRun | None:
         """Let the worker of this process run a new execution at once; None, and nothing happens, if it cannot."""
         if self.worker is None or self.control.is_known(start):
             return None
-        is_new = await self.worker.run_new(start.execution_id, start.create, start.input_data)
-        return None if is_new is None else self.control.started(start, is_new=is_new)
+        return await self.worker.run_new(start.execution_id, start.create, start.input_data)
 
     async def until_settled(self, row: ExecutionRow, seconds: float) -> ExecutionRow:
         """The execution, when it is finished or paused, or when so much time has passed.

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from flux.api import executions, models
 from flux.api.executions import ACCEPTED, Wait
 from flux.api.models import ExecutionId
-from flux.api.surroundings import Here, is_settled
+from flux.api.surroundings import Here, NewRun, is_settled
 from flux.catalogue import PublishedWorkflow
 from flux.ports import ExecutionRow
 from flux.server.control import Start as CheckedStart
@@ -73,17 +73,30 @@ async def start(
         return row, None if wait else executions.details_of(here, row)
 
     checked = prepare() if here.worker is not None and here.control.is_ready(name) else None
-    running = await here.run(checked) if checked is not None else None
-    if running is not None:
-        row, details = running, None
-    else:
-        row, details = await asyncio.to_thread(record)
-        here.work()
+    if checked is not None and (run := await here.run(checked)) is not None:
+        return await _running(here, checked, run, wait, response)
+    row, details = await asyncio.to_thread(record)
+    here.work()
     response.headers["Location"] = f"/api/executions/{row.execution_id}"
     if details is None:
         return await executions.settled(here, row, wait, response)
     response.status_code = 200 if is_settled(row) else 202
     return details
+
+
+async def _running(
+    here: Here, start: CheckedStart, run: NewRun, seconds: float, response: Response
+) -> models.ExecutionDetails:
+    """Answer a start that runs here: how it ends is known, and is not looked for in the database."""
+    loop = asyncio.get_running_loop()
+    give_up_at = loop.time() + seconds
+    finished = await run.finished(seconds) if seconds and run.is_new else None
+    row = here.control.started(start, is_new=run.is_new)
+    response.headers["Location"] = f"/api/executions/{row.execution_id}"
+    if finished is None:
+        return await executions.settled(here, row, max(0.0, give_up_at - loop.time()), response)
+    response.status_code = 200
+    return models.details(row, dict(start.create.attributes), finished, [])
 
 
 def _shown(workflow: PublishedWorkflow) -> Workflow:

@@ -11,15 +11,16 @@ import os
 import socket
 from collections.abc import Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from flux import telemetry
 from flux.catalogue import Catalogue, PublishedWorkflow
 from flux.clock import Clock
 from flux.domain.definitions import WorkflowDefinition
+from flux.domain.execution_context import ExecutionContext
 from flux.engine.engine import Engine
 from flux.engine.lease import Lease
-from flux.engine.outcomes import Blocked, RunOutcome
+from flux.engine.outcomes import Blocked, RunOutcome, Settled
 from flux.errors import StoreError
 from flux.ports import Claim, NewExecution, Store
 from flux.worker.watch import LoopWatch
@@ -32,6 +33,24 @@ LOOK_SECONDS = 5.0  # Also without news: a clock may have been set, and a lock t
 SHORTEST_SECONDS = 0.001
 PATIENCE_SECONDS = 1.0  # Between two tries of a database that fails.
 DRAIN_POLL_SECONDS = 0.02
+
+
+class NewRun(NamedTuple):
+    """The run of an execution that was to be created.
+
+    Args:
+        is_new: Whether it was; else its id was taken, and nothing runs.
+        end: Its task, which gives how it ended, if it did.
+    """
+
+    is_new: bool
+    end: "asyncio.Task[RunOutcome | None]"
+
+    async def finished(self, seconds: float) -> ExecutionContext[Any] | None:
+        """The execution, if it finishes within so much time."""
+        await asyncio.wait([self.end], timeout=seconds)
+        outcome = self.end.result() if self.end.done() and not self.end.cancelled() else None
+        return outcome.context if isinstance(outcome, Settled) and outcome.context.has_finished else None
 
 
 class Worker:
@@ -66,7 +85,7 @@ class Worker:
         self._published = tuple(each for each in published if each.name in self._workflows)
         self._left = tuple(each for each in published if each.name not in self._workflows)
         self._concurrency, self._grace_seconds = concurrency, grace_seconds
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running: dict[str, asyncio.Task[RunOutcome | None]] = {}
         self._published_as = ""
         self._is_stopping = self._is_once = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -88,11 +107,11 @@ class Worker:
         """Look now: something may be due."""
         self._changed.set()
 
-    async def run_new(self, execution_id: str, create: NewExecution, input_data: bytes) -> bool | None:
+    async def run_new(self, execution_id: str, create: NewExecution, input_data: bytes) -> "NewRun | None":
         """Run a new execution from its birth on, which saves storing it apart, and its claim.
 
         Returns:
-            Whether it is stored, or its id was taken; None, and nothing happens, if this worker cannot run it now.
+            The run, once it is stored or its id was taken; None, and nothing happens, if this worker cannot run it now.
 
         Raises:
             StoreError: The database cannot be used, or this worker was stopped: it may be stored.
@@ -102,9 +121,9 @@ class Worker:
         if workflow is None or not is_here or self.free <= 0 or execution_id in self._running:
             return None
         stored, work = self._engine.run_new(workflow, execution_id, create, input_data, self._may_run)
-        self._running[execution_id] = asyncio.ensure_future(self._follow(execution_id, work))
+        run = self._running[execution_id] = asyncio.ensure_future(self._follow(execution_id, work))
         try:
-            return await asyncio.shield(stored)
+            return NewRun(await asyncio.shield(stored), run)
         except asyncio.CancelledError:
             if not stored.cancelled():
                 raise  # Who asked is gone.
@@ -176,8 +195,8 @@ class Worker:
         except (StoreError, OSError):
             return claims, None  # What it has claimed must be run.
 
-    async def _follow(self, execution_id: str, work: Coroutine[Any, Any, RunOutcome]) -> None:
-        whose = {"execution_id": execution_id}
+    async def _follow(self, execution_id: str, work: Coroutine[Any, Any, RunOutcome]) -> RunOutcome | None:
+        whose, outcome = {"execution_id": execution_id}, None
         telemetry.emit("execution.claimed", execution_id=execution_id, running=len(self._running))
         try:
             outcome = await work
@@ -194,6 +213,7 @@ class Worker:
             telemetry.emit("execution.left", execution_id=execution_id, running=len(self._running))
             if was_full or self._is_once:
                 self.wake()  # Else it has all that was due, and what is new it hears of.
+        return outcome
 
     async def _until_news(self, seen: int, look_at: float) -> None:
         while not self._changed.is_set() and self._clock.monotonic() < look_at:
