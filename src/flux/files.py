@@ -37,6 +37,9 @@ def write_by_content(folder: Path, data: bytes) -> str:
 
     Returns:
         Its name.
+
+    Raises:
+        OSError: It cannot be written.
     """
     digest = hashlib.sha256()
     hashing = threading.Thread(target=digest.update, args=(data,), name="flux-hash")

@@ -8,6 +8,7 @@ import random
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -113,6 +114,18 @@ def test_what_was_answered_survives_the_kill_of_the_server_that_runs_it(site):
         assert [served.until(id_, "COMPLETED")["output"] for id_ in ids] == [[0, 1, 2]] * 20
         began = served.get(f"/executions/{ids[-1]}/events")
     assert began[0]["type"] == "WORKFLOW_STARTED"  # It was not put aside before it ran.
+
+
+def test_a_client_that_waits_is_answered_when_the_server_stops(site):
+    with serving(site, "dev", "work.py", "--port", "0", "--no-reload") as served, ThreadPoolExecutor(1) as client:
+        body = {"input": {"tasks": 1, "seconds": 20}}
+        waiting = client.submit(served.call, "POST", "/workflows/work/executions?wait=15", json=body)
+        wait_for(lambda: effects(site))
+        assert served.stop() == 0
+        answer = waiting.result(10)
+
+    assert (answer.status_code, {answer.json()["execution_id"]}) == (202, {each for each, _ in effects(site)})
+    assert "Traceback" not in served.text
 
 
 class Reader:

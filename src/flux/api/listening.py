@@ -3,6 +3,7 @@
 import resource
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -96,9 +97,12 @@ class HttpServer:
     Args:
         application: What is served.
         bound: Where it listens.
+        ending: Called on the loop when it is stopped: requests that wait are to end.
     """
 
-    def __init__(self, application: ASGIApp, bound: socket.socket) -> None:
+    def __init__(
+        self, application: ASGIApp, bound: socket.socket, *, ending: Callable[[], None] = lambda: None
+    ) -> None:
         config = uvicorn.Config(
             application,
             http=Connection,
@@ -113,13 +117,14 @@ class HttpServer:
             timeout_graceful_shutdown=STREAMS_END_SECONDS,
         )
         self._server = uvicorn.Server(config)
-        self._socket = bound
+        self._socket, self._ending = bound, ending
         bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does it only where proto is given.
         files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         Connection.most = min(CONNECTIONS, files * 3 // 4)  # The database and the tasks need some, too.
 
     def stop(self) -> None:
         """Let requests end, and serve no more."""
+        self._ending()
         self._server.should_exit = True
 
     async def serve(self) -> None:

@@ -23,8 +23,13 @@ class NewRun(Protocol):
         """Whether it was; else its id was taken, and nothing runs."""
         ...
 
-    async def finished(self, seconds: float) -> ExecutionContext[Any] | None:
-        """The execution, if it finishes within so much time."""
+    @property
+    def end(self) -> asyncio.Task[Any]:
+        """What is done when it has ended."""
+        ...
+
+    def finished(self) -> ExecutionContext[Any] | None:
+        """The execution, if it has finished here."""
         ...
 
 
@@ -68,7 +73,7 @@ class Surroundings:
         return await self.worker.run_new(start.execution_id, start.create, start.input_data)
 
     async def until_settled(self, row: ExecutionRow, seconds: float) -> ExecutionRow:
-        """The execution, when it is finished or paused, or when so much time has passed.
+        """The execution, when it is finished or paused, when so much time has passed, or when this server stops.
 
         Args:
             row: It, as it was a moment ago.
@@ -81,7 +86,8 @@ class Surroundings:
             while True:
                 row = self.control.row(row.execution_id)
                 left = give_up_at - loop.time()
-                if is_settled(row) or left <= 0 or not await wait(changed, left):
+                is_over = left <= 0 or self.news.is_over
+                if is_settled(row) or is_over or not await wait(changed, left):
                     return row
 
 

@@ -90,7 +90,9 @@ async def _running(
     """Answer a start that runs here: how it ends is known, and is not looked for in the database."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + seconds
-    finished = await run.finished(seconds) if seconds and run.is_new else None
+    if seconds and run.is_new and not here.news.is_over:
+        await asyncio.wait([run.end, here.news.over()], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finished = run.finished() if seconds else None
     row = here.control.started(start, is_new=run.is_new)
     response.headers["Location"] = f"/api/executions/{row.execution_id}"
     if finished is None:

@@ -416,7 +416,7 @@ def _http_server(
     access, bound = _access(app, address[0]), _bound(*address)
     application = create_application(app.control(served), access=access, worker=running, keeper=lambda: app.secrets)
     message(f"listening on http://{address[0]}:{bound.getsockname()[1]}")
-    return HttpServer(application, bound)
+    return HttpServer(application, bound, ending=application.state.surroundings.news.end)
 
 
 def _metrics_server(app: App, address: tuple[str, int]) -> AbstractAsyncContextManager[None]:

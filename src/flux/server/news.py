@@ -25,6 +25,7 @@ class News:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)  # By execution; "" for any.
         self._seen = -1
         self.is_over = False
+        self._over: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._detach: Callable[[], None] | None = None
         self._service = Service("the look for news", self._look, seconds=SECONDS)
@@ -34,13 +35,25 @@ class News:
         self._detach = telemetry.attach(self._hear)
         self._service.start()
 
-    async def stop(self) -> None:
-        """Look no more; who waits is told, so that it can end."""
+    def end(self) -> None:
+        """Tell who waits that there is nothing more to wait for here: the server is about to stop."""
         self.is_over = True
+        self._tell_all()
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    def over(self) -> asyncio.Future[None]:
+        """What is done when the server is about to stop."""
+        if self._over is None:
+            self._over = asyncio.get_running_loop().create_future()
+        return self._over
+
+    async def stop(self) -> None:
+        """Look no more."""
+        self.end()
         if self._detach is not None:
             self._detach()
         await self._service.stop()
-        self._tell_all()
 
     @contextlib.contextmanager
     def about(self, execution_id: str = "") -> Iterator[asyncio.Event]:

@@ -46,9 +46,8 @@ class NewRun(NamedTuple):
     is_new: bool
     end: "asyncio.Task[RunOutcome | None]"
 
-    async def finished(self, seconds: float) -> ExecutionContext[Any] | None:
-        """The execution, if it finishes within so much time."""
-        await asyncio.wait([self.end], timeout=seconds)
+    def finished(self) -> ExecutionContext[Any] | None:
+        """The execution, if it has finished here."""
         outcome = self.end.result() if self.end.done() and not self.end.cancelled() else None
         return outcome.context if isinstance(outcome, Settled) and outcome.context.has_finished else None
 
