@@ -79,9 +79,9 @@ def a_child_tells_its_parent_before_its_commit(patch: Patch) -> None:
     runners: dict[str, Any] = {}
     begin, park = runner.Runner.begin, runner.Runner._park
 
-    def registered(self: Any) -> None:
+    def registered(self: Any, *told: Any) -> None:
         runners[self.execution_id] = self
-        begin(self)
+        begin(self, *told)
 
     def early(self: Any, transition: Transition, *args: Any, **options: Any) -> None:
         row = self._parts.store.get(self.execution_id)
