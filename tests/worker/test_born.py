@@ -7,6 +7,7 @@ import pytest
 
 from flux import ExecutionContext, task, workflow
 from flux.domain.execution import ExecutionState
+from flux.engine.runner import Runner
 from flux.errors import StoreError
 from flux.server.control import Start
 from worker.kit import Team, settled, until
@@ -59,6 +60,33 @@ async def test_it_is_stored_when_that_is_answered_and_its_history_begins_with_it
         assert types[:2] == ["WORKFLOW_STARTED", "TASK_STARTED"]
         gate.set()
         assert await settled(app, start.execution_id) == [COMPLETED]
+
+
+@pytest.mark.parametrize("is_early", [False, True])
+async def test_nothing_is_answered_before_it_is_stored(site, monkeypatch, is_early):
+    """The control: an engine that tells it before its commit is found."""
+    begin = Runner.begin
+
+    def early(self, told=None):
+        begin(self)
+        if told is not None:
+            told()
+
+    if is_early:
+        monkeypatch.setattr(Runner, "begin", early)
+    app, other = site.app(), site.app()
+    start = checked(app, 1)
+    async with Team() as team:
+        worker = await up(team, app)
+        with other.store._database.exclusive():  # Nothing can be committed meanwhile.
+            asking = asyncio.ensure_future(worker.run_new(*start[:3]))
+            for _ in range(100):
+                await asyncio.sleep(0)
+            assert asking.done() is is_early
+            assert app.store.get(start.execution_id) is None
+        assert (await asking).is_new
+        gate.set()
+        assert await settled_when_stored(app, start.execution_id) == [COMPLETED]
 
 
 async def test_a_worker_without_room_or_without_the_code_leaves_it_alone(site):

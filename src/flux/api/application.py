@@ -9,11 +9,12 @@ from flux import __version__
 from flux.api import errors, executions, health, lines, metrics, secrets, streams, tokens, workers, workflows
 from flux.api.guard import Access, Guard
 from flux.api.models import Problem
-from flux.api.surroundings import LocalWorker, Surroundings
+from flux.api.surroundings import Surroundings
 from flux.observability.metrics import Metrics
 from flux.secret_managers import SecretManager
 from flux.server.control import Control
 from flux.server.news import News
+from flux.worker.worker import Worker
 
 ROUTERS = (
     workflows.router,
@@ -32,7 +33,7 @@ def create_application(
     control: Control,
     *,
     access: Access,
-    worker: LocalWorker | None = None,
+    worker: Worker | None = None,
     keeper: Callable[[], SecretManager] | None = None,
 ) -> FastAPI:
     """The API as an ASGI application, which can be mounted into another one.
@@ -40,7 +41,7 @@ def create_application(
     Args:
         control: The use cases.
         access: Who may do what.
-        worker: Of this process, if there is one.
+        worker: On the loop that serves it, if there is one.
         keeper: What keeps secrets; asked for when one is needed.
     """
     news, measured = News(control.store), Metrics(control.catalogue, control.clock)

@@ -3,46 +3,16 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Protocol
+from typing import Annotated
 
 from fastapi import Depends, Request
 
 from flux.domain.execution import ExecutionState
-from flux.domain.execution_context import ExecutionContext
-from flux.ports import ExecutionRow, NewExecution
+from flux.ports import ExecutionRow
 from flux.secret_managers import SecretManager
 from flux.server.control import Control, Start
 from flux.server.news import News, wait
-
-
-class NewRun(Protocol):
-    """The run of an execution that was to be created."""
-
-    @property
-    def is_new(self) -> bool:
-        """Whether it was; else its id was taken, and nothing runs."""
-        ...
-
-    @property
-    def end(self) -> asyncio.Task[Any]:
-        """What is done when it has ended."""
-        ...
-
-    def finished(self) -> ExecutionContext[Any] | None:
-        """The execution, if it has finished here."""
-        ...
-
-
-class LocalWorker(Protocol):
-    """A worker on the loop of the application."""
-
-    def wake(self) -> None:
-        """Look now: something may be due."""
-        ...
-
-    async def run_new(self, execution_id: str, create: NewExecution, input_data: bytes) -> NewRun | None:
-        """Run a new execution, unless its id is taken; None, and nothing happens, if this worker cannot run it now."""
-        ...
+from flux.worker.worker import NewRun, Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +22,13 @@ class Surroundings:
     Args:
         control: The use cases.
         news: Tells of changes.
-        worker: Of this process, if there is one.
+        worker: On the loop of the application, if there is one.
         secrets: What keeps secrets.
     """
 
     control: Control
     news: News
-    worker: LocalWorker | None = None
+    worker: Worker | None = None
     secrets: Callable[[], SecretManager] | None = None
 
     def work(self) -> None:

@@ -10,10 +10,11 @@ from pydantic import BaseModel, Field
 from flux.api import executions, models
 from flux.api.executions import ACCEPTED, Wait
 from flux.api.models import ExecutionId
-from flux.api.surroundings import Here, NewRun, is_settled
+from flux.api.surroundings import Here, is_settled
 from flux.catalogue import PublishedWorkflow
 from flux.ports import ExecutionRow
 from flux.server.control import Start as CheckedStart
+from flux.worker.worker import NewRun
 
 router = APIRouter(prefix="/workflows", tags=["workflows"])
 
@@ -62,19 +63,22 @@ async def start(
 
     With `wait` the answer is 200 when it has finished or paused by then, else 202.
     """
-
-    def prepare() -> CheckedStart:
-        id_, attributes = body.execution_id, body.attributes
-        return here.control.prepare(name, body.input, execution_id=id_, key=idempotency_key, attributes=attributes)
+    options: dict[str, Any] = {
+        "execution_id": body.execution_id,
+        "key": idempotency_key,
+        "attributes": body.attributes,
+    }
+    is_ready = here.worker is not None and here.control.is_ready(name)
+    checked = here.control.prepare(name, body.input, **options) if is_ready else None
+    if checked is not None and (run := await here.run(checked)) is not None:
+        return await _running(here, checked, run, wait, response)
 
     def record() -> tuple[ExecutionRow, models.ExecutionDetails | None]:
         """Record it, and see what it is then if nobody waits: one visit to a thread does both."""
-        row, _ = here.control.record(prepare() if checked is None else checked)
+        control = here.control
+        row, _ = control.record(checked) if checked is not None else control.start(name, body.input, **options)
         return row, None if wait else executions.details_of(here, row)
 
-    checked = prepare() if here.worker is not None and here.control.is_ready(name) else None
-    if checked is not None and (run := await here.run(checked)) is not None:
-        return await _running(here, checked, run, wait, response)
     row, details = await asyncio.to_thread(record)
     here.work()
     response.headers["Location"] = f"/api/executions/{row.execution_id}"
@@ -90,8 +94,9 @@ async def _running(
     """Answer a start that runs here: how it ends is known, and is not looked for in the database."""
     loop = asyncio.get_running_loop()
     give_up_at = loop.time() + seconds
-    if seconds and run.is_new and not here.news.is_over:
-        await asyncio.wait([run.end, here.news.over()], timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    if seconds and run.is_new:
+        ends: list[asyncio.Future[Any]] = [run.end, here.news.over()]
+        await asyncio.wait(ends, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finished = run.finished() if seconds else None
     row = here.control.started(start, is_new=run.is_new)
     response.headers["Location"] = f"/api/executions/{row.execution_id}"

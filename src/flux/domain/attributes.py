@@ -14,7 +14,7 @@ def check_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
     Raises:
         InvalidValueError: They are too many or too long, or no texts.
     """
-    if not isinstance(attributes, dict | Mapping):  # A dict is known at once.
+    if not isinstance(attributes, Mapping):
         raise InvalidValueError(f"attributes is {attributes!r}: it is a mapping, as in {{'customer': '7'}}")
     for name, value in attributes.items():
         if not (_is_text(name) and _is_text(value) and name):

@@ -253,7 +253,7 @@ class Engine:
     async def _drive(self, runner: Runner, stored: asyncio.Future[bool] | None = None) -> RunOutcome:
         self._watch.wake()
         patches.install()  # For each run: anyio may have been imported since the last one.
-        told = None if stored is None else functools.partial(_tell, stored, is_ours=True)
+        told = None if stored is None else functools.partial(_tell_stored, stored)
         host = asyncio.get_running_loop()
         host.call_soon(runner.begin, told)
         over: asyncio.Future[None] = host.create_future()  # A cancelled wait must not cancel what is waited for.
@@ -436,9 +436,9 @@ def _tell_over(over: "asyncio.Future[None]", done: "asyncio.Future[RunOutcome]")
         done.exception()  # Nobody waits for it any more, which is no reason to log it.
 
 
-def _tell(stored: "asyncio.Future[bool]", *, is_ours: bool) -> None:
+def _tell_stored(stored: "asyncio.Future[bool]") -> None:
     if not stored.done():
-        stored.set_result(is_ours)
+        stored.set_result(True)
 
 
 def _tell_end(stored: "asyncio.Future[bool]", end: "asyncio.Future[RunOutcome]") -> None:

@@ -105,7 +105,7 @@ class OpenCalls:
             task = call.target
             if isinstance(task, TaskDefinition) and task.secret_requests and self._holds_secret(task, call.arguments):
                 call.name, data = task.name, WITHHELD  # A name may be made of arguments.
-            self._log.record(Type.TASK_STARTED, call.id, call.name, data, call.detail if call.parent else None)
+            self._log.record(Type.TASK_STARTED, call.id, call.name, data, call.detail)
         self._open[call.id] = call
         match call.target:
             case PauseRequest() as request:

@@ -46,6 +46,8 @@ class News:
         """What is done when the server is about to stop."""
         if self._over is None:
             self._over = asyncio.get_running_loop().create_future()
+            if self.is_over:
+                self._over.set_result(None)
         return self._over
 
     async def stop(self) -> None:
