@@ -39,12 +39,12 @@ class Checker:
         Raises:
             Violation: One was broken.
         """
-        effects = self._effects()
+        effects, acks = self._effects(), self._acks()
         histories, fences = self._read(executions)
         for id_ in executions:
             events = histories[id_]
             self._check_history(id_, events, fences[id_])
-            self._check_acks(id_, events)
+            self._check_acks(id_, events, acks[id_])
             self._check_effects(id_, events, effects)
             self.histories[id_] = events
 
@@ -86,11 +86,8 @@ class Checker:
         if [as_told(event) for event in before] != [as_told(event) for event in events[: len(before)]]:
             raise Violation(f"{id_}: stored history has changed")
 
-    def _check_acks(self, id_: str, events: list[ExecutionEvent]) -> None:
-        for ack in self._lines("acks"):
-            who, seq, *told = ack.split()
-            if who != id_:
-                continue
+    def _check_acks(self, id_: str, events: list[ExecutionEvent], acks: list[list[str]]) -> None:
+        for seq, *told in acks:
             if seq == "result":
                 state, output = told
                 if not events or (events[-1].type, str(events[-1].value)) != (f"WORKFLOW_{state}", output):
@@ -117,6 +114,12 @@ class Checker:
 
     def _effects(self) -> collections.Counter[Key]:
         return collections.Counter((execution, key) for execution, key, _ in map(str.split, self._lines("ledger")))
+
+    def _acks(self) -> dict[str, list[list[str]]]:
+        acks = collections.defaultdict(list)
+        for execution, *ack in map(str.split, self._lines("acks")):
+            acks[execution].append(ack)
+        return acks
 
     def _lines(self, name: str) -> list[str]:
         file = self.directory / name

@@ -94,6 +94,21 @@ async def healthy(ctx: ExecutionContext[list[float]]) -> int:
 
 
 @task
+async def is_enough() -> bool:
+    return os.path.exists("enough")
+
+
+@workflow
+async def lasting(ctx: ExecutionContext[float]) -> int:
+    """Works until the test says that it is enough: on a slow machine other work may end before the test has looked."""
+    steps = 0
+    while not await is_enough():
+        await work(ctx.execution_id, f"step-{steps}", ctx.input)
+        steps += 1
+    return steps
+
+
+@task
 def end_the_process(execution: str, key: str) -> None:
     note(execution, key)
     if key == "exits":
@@ -114,7 +129,7 @@ async def poison(ctx: ExecutionContext[str]) -> int:
     return first
 
 
-WORKFLOWS = {each.name: each for each in (healthy, holding, poison)}
+WORKFLOWS = {each.name: each for each in (healthy, lasting, holding, poison)}
 
 
 # -- builds

@@ -3,8 +3,8 @@
 import shutil
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from flux.store.sqlite import SqliteStore
 BACKUPS = 100
 CONTINUED = 4
 EXECUTIONS = 80
+LASTING = 8
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -55,17 +56,31 @@ def backup(directory: Path, number: int, how: Callable[[Path, Path], None]) -> P
 
 
 def ids() -> list[str]:
-    return [f"healthy-{n}-[10,0.05]" for n in range(EXECUTIONS)]
+    return [f"healthy-{n}-[10,0.05]" for n in range(EXECUTIONS)] + [f"lasting-{n}-0.05" for n in range(LASTING)]
+
+
+@contextmanager
+def load(directory: Path) -> Iterator[None]:
+    """Processes that work as long as the block takes, and then come to their end."""
+    schedule(directory, f"lasting {LASTING} 0.05", f"healthy {EXECUTIONS} [10,0.05]")
+    with working(directory) as running:
+        try:
+            yield
+            assert not any(each.done() for each in running), "there was no load in the end"
+        finally:
+            enough(directory)
+
+
+def enough(directory: Path) -> None:
+    (directory / "enough").touch()
 
 
 def test_each_of_a_hundred_backups_under_load_is_whole_and_its_executions_go_on(tmp_path):
-    schedule(tmp_path, f"healthy {EXECUTIONS} [10,0.05]")
     folders: list[Path] = []
-    with working(tmp_path) as running:
-        while len(folders) < BACKUPS and not all(each.done() for each in running):
-            folders.append(backup(tmp_path, len(folders), WAYS[len(folders) % len(WAYS)]))
+    with load(tmp_path):
+        for number in range(BACKUPS):
+            folders.append(backup(tmp_path, number, WAYS[number % len(WAYS)]))
             time.sleep(0.01)
-    assert len(folders) == BACKUPS, "the load had come to its end: this run proved less than it says"
 
     acknowledged = []
     for folder in folders:
@@ -75,18 +90,17 @@ def test_each_of_a_hundred_backups_under_load_is_whole_and_its_executions_go_on(
     assert acknowledged == sorted(acknowledged)
     assert len(set(acknowledged)) > BACKUPS / 5  # However slow the machine is.
     for folder in folders[:: BACKUPS // CONTINUED]:
+        enough(folder)
         assert work(folder) == []
         with closing(SqliteStore(folder / ".flux" / "flux.db")) as store:
             assert {row.state for row in store.list(limit=1000)} == {"COMPLETED"}
 
 
 def test_control_a_copy_of_the_file_alone_is_found_to_lack_what_was_acknowledged(tmp_path):
-    schedule(tmp_path, f"healthy {EXECUTIONS} [10,0.05]")
-    with working(tmp_path) as running:
+    with load(tmp_path):
         while not (tmp_path / "acks").exists():
             time.sleep(0.01)
         folders = [backup(tmp_path, number, by_copy) for number in range(20)]
-        assert not all(each.done() for each in running)
 
     found = 0
     for folder in folders:
