@@ -106,6 +106,21 @@ def test_executions_and_attempts_are_counted_as_they_go(app):
     assert (found["flux_database_up",], found["flux_workers",]) == (1, 1)
 
 
+def test_an_execution_that_its_sender_ends_at_once_is_counted_by_the_sender(app):
+    async def work():
+        metrics = Metrics(app.catalogue, app.clock)
+        metrics.start()
+        paused = await ask.run_async()
+        await ask.cancel_async(paused.execution_id, now=True)
+        await metrics.stop()
+        return metrics
+
+    found = read(asyncio.run(work()))
+
+    assert found["flux_executions_cancelled_total", "ask"] == 1
+    assert found["flux_execution_duration_seconds_count", "ask"] == 1
+
+
 def appended(workflow, *types, seconds=0.0, name=None):
     events = [
         ExecutionEvent("x", n, type_, "", name or workflow, None, None, time_us=round(seconds * SECOND))

@@ -6,7 +6,7 @@ owner for a moment, so that the fence protects that end like any other.
 
 from collections.abc import Callable, Sequence
 
-from flux import serde
+from flux import serde, telemetry
 from flux.clock import Clock
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
@@ -79,9 +79,18 @@ def _end(store: Store, clock: Clock, execution_id: str, worker: str) -> bool:
         return False
     result = AppendResult.NEWS
     while result is AppendResult.NEWS:  # What was accepted before the end belongs into the history.
-        messages = store.inbox(execution_id)
-        (result,) = store.append([_ending(claim.row, claim.events, messages, clock.now())])
-    return result is AppendResult.STORED
+        ending = _ending(claim.row, claim.events, store.inbox(execution_id), clock.now())
+        (result,) = store.append([ending])
+    if result is not AppendResult.STORED:
+        return False
+    telemetry.emit(
+        "events.appended",
+        execution_id=execution_id,
+        workflow=row.workflow,
+        begun_us=row.created_at,
+        events=ending.events,
+    )
+    return True
 
 
 def _ending(row: ExecutionRow, events: Sequence[ExecutionEvent], messages: Sequence[Message], now: int) -> Append:
