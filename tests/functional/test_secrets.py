@@ -10,6 +10,7 @@ import pytest
 
 import flux.app
 from flux import ExecutionContext, pause, task, workflow
+from flux.engine.open_calls import OpenCalls
 from flux.errors import BodyError, ExecutionError, InvalidInputError, InvalidValueError, RetryError, SecretError
 from flux.output_storage import LocalFileStorage
 from flux.secret_managers import SecretManager
@@ -318,6 +319,67 @@ def test_an_input_that_holds_a_secret_of_the_workflow_is_refused_before_anything
             start({"a": SECRET})
     assert recorded_ids() == []
     assert SECRET.encode() not in on_disk(home)
+
+
+# -- children
+
+
+@workflow.with_options(secret_requests=["K"])
+async def needing(ctx: ExecutionContext[Any]) -> Any:
+    return await use(ctx.input["x"] if ctx.input else None)
+
+
+@workflow
+async def mother(ctx: ExecutionContext[Any]) -> Any:
+    try:
+        await needing({"x": f"token {SECRET}"})
+    except InvalidInputError as error:
+        return [str(error), await pause("p"), await needing({"x": "well"})]
+
+
+def test_the_input_of_a_child_that_holds_a_secret_of_the_child_is_not_recorded_and_fails_the_call(
+    both: Kit, home: Path
+) -> None:
+    both.app.secrets.save("K", SECRET)
+
+    paused = both.run(mother, None, "one")
+    assert [row.execution_id for row in both.store.list()] == ["one"]
+    ctx = both.resume(mother, "one", "yes")
+
+    assert "'needing' was called with a secret that it requests, at arguments['input']['x']" in ctx.output[0]
+    assert ctx.output[1:] == ["yes", len(SECRET)]
+    assert paused.events[1].value == "[the arguments held a secret]"
+    assert_clean(both, home, ctx)
+
+
+def test_a_child_that_was_refused_is_refused_again_after_a_crash(kit: Kit, home: Path, monkeypatch: Any) -> None:
+    kit.app.secrets.save("K", SECRET)
+    with monkeypatch.context() as patch:
+        patch.setattr(OpenCalls, "_refuse", lambda *_: None)  # It dies between the start and the refusal.
+        kit.run_for(5, mother.run_async(None, execution_id="one"))
+    kit.app.secrets.save("K", "another-secret-by-now")
+    ctx = kit.run(mother, None, "one")
+
+    assert [event.type for event in ctx.events if event.call_id == "1"] == ["TASK_STARTED", "TASK_FAILED"]
+    assert "'needing' was called with a secret that it requests, at arguments, and" in str(ctx.events[2].value)
+    assert_clean(kit, home, ctx)
+
+
+def test_a_child_that_is_given_up_before_it_is_refused_was_never_there(kit: Kit, home: Path) -> None:
+    kit.app.secrets.save("K", SECRET)
+
+    @workflow
+    async def hasty(ctx: ExecutionContext[Any]) -> Any:
+        child = asyncio.ensure_future(needing({"x": SECRET}))
+        await asyncio.sleep(0)
+        child.cancel()
+        return await asyncio.gather(child, return_exceptions=True)
+
+    ctx = kit.run(hasty, None, "one")
+
+    assert types(ctx) == ["WS", "TS", "TASK_CANCELLED", "WC"]
+    assert [row.execution_id for row in kit.store.list()] == ["one"]
+    assert_clean(kit, home, ctx)
 
 
 async def _pause(text: str) -> Any:

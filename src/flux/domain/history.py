@@ -15,7 +15,7 @@ ROLLS_BACK = serde.encode({"rolls_back": True})
 # Detail of a WORKFLOW_CANCELLING that the body was not told of: the execution ends without its clean-up.
 AT_ONCE = serde.encode({"now": True})
 
-# Data of a TASK_STARTED: the arguments held a secret that the task requests, and are not recorded.
+# Data of a TASK_STARTED: the arguments held a secret that the callee requests, and are not recorded.
 WITHHELD = serde.encode("[the arguments held a secret]")
 
 _OUTCOMES = frozenset({Type.TASK_COMPLETED, Type.TASK_FAILED, Type.TASK_CANCELLED, Type.TIMER_FIRED})
@@ -35,7 +35,12 @@ class CallRecord:
     def is_start_of(self, name: str, data: bytes) -> bool:
         """Whether a call of this name, with these arguments, is what was started."""
         started = self.started
-        return started is not None and ((started.name, started.data) == (name, data) or started.data == WITHHELD)
+        return started is not None and ((started.name, started.data) == (name, data) or self.is_withheld)
+
+    @property
+    def is_withheld(self) -> bool:
+        """Whether the arguments held a secret, and are not recorded."""
+        return self.started is not None and self.started.data == WITHHELD
 
     @property
     def is_rolling_back(self) -> bool:

@@ -35,9 +35,19 @@ class PauseRequest(NamedTuple):
     output: bytes
     timeout_seconds: float | None = None
 
+    @property
+    def name(self) -> str:
+        """Of whatever pauses."""
+        return "pause"
+
+    @property
+    def secret_requests(self) -> tuple[str, ...]:
+        """It is given none."""
+        return ()
+
     def name_of(self, arguments: Arguments) -> str:
         """The name of a call to it."""
-        return "pause"
+        return self.name
 
     @property
     def timeout_text(self) -> str:
@@ -56,9 +66,19 @@ class ChildRequest(NamedTuple):
     workflow: WorkflowDefinition
     input_data: bytes
 
+    @property
+    def name(self) -> str:
+        """Of the workflow."""
+        return self.workflow.name
+
+    @property
+    def secret_requests(self) -> tuple[str, ...]:
+        """Of the workflow."""
+        return self.workflow.secret_requests
+
     def name_of(self, arguments: Arguments) -> str:
         """The name of a call to it."""
-        return self.workflow.name
+        return self.name
 
 
 Target = TaskDefinition | PauseRequest | ChildRequest

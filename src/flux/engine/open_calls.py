@@ -11,23 +11,21 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from flux import serde, telemetry
-from flux.domain.definitions import Arguments, TaskDefinition
+from flux.domain.definitions import TaskDefinition
 from flux.domain.events import ExecutionEvent
 from flux.domain.events import ExecutionEventType as Type
 from flux.domain.history import ROLLS_BACK, WITHHELD
-from flux.domain.redaction import Redactor
-from flux.engine import outcomes
+from flux.engine import outcomes, withheld
 from flux.engine.attempt import Attempt
 from flux.engine.calls import Call, ChildRequest, PauseRequest
 from flux.engine.children import Children
 from flux.engine.journal import Journal, Log
-from flux.engine.loop import aside
 from flux.engine.parts import Parts
 from flux.engine.performer import Performer
 from flux.engine.promises import Promises
 from flux.engine.surroundings import Failed, RolledBack, Succeeded
 from flux.engine.threads import resolve
-from flux.errors import ExecutionTimeoutError, FluxError
+from flux.errors import ExecutionTimeoutError
 from flux.ports import Message, Pause
 
 MICROSECONDS = 1_000_000
@@ -101,17 +99,16 @@ class OpenCalls:
         record = self.history.calls.get(call.id)
         is_new = record is None or record.started is None
         if is_new:
-            data = call.arguments.data
-            task = call.target
-            if isinstance(task, TaskDefinition) and task.secret_requests and self._holds_secret(task, call.arguments):
-                call.name, data = task.name, WITHHELD  # A name may be made of arguments.
+            data, target = call.arguments.data, call.target
+            if target.secret_requests and withheld.path_to_secret(call, self._parts.secrets) is not None:
+                call.name, data = target.name, WITHHELD  # A name may be made of arguments.
             self._log.record(Type.TASK_STARTED, call.id, call.name, data, call.detail)
         self._open[call.id] = call
         match call.target:
             case PauseRequest() as request:
                 self._pause(call, request)
             case ChildRequest() as request:
-                if is_new:
+                if is_new and self._is_child(call):
                     self._log.child_made(self._children.creation_of(call, request, self._parts.clock.now()))
                 self._soon(call, pure=False)
             case TaskDefinition() as task:
@@ -120,14 +117,9 @@ class OpenCalls:
                     self._undoing.add(call.id)
                 self._soon(call, pure=task.pure)
 
-    def _holds_secret(self, task: TaskDefinition, arguments: Arguments) -> bool:
-        """Whether the arguments must not be recorded; the attempt, which knows the secrets, then refuses them."""
-        try:
-            with aside():
-                redactor = Redactor(self._parts.secrets(task.secret_requests))
-        except FluxError:  # The attempt meets it, too, and says it.
-            return False
-        return redactor.find(arguments.named, arguments.data) is not None
+    def _is_child(self, call: Call) -> bool:
+        """Whether a call is an execution of its own: with a secret in its input none is created."""
+        return isinstance(call.target, ChildRequest) and not self.history.calls[call.id].is_withheld
 
     def defer(self) -> None:
         """Start nothing yet: the body is being replayed, and may have cancelled what it seems to start."""
@@ -153,13 +145,20 @@ class OpenCalls:
         if self._open.get(call.id) is not call or not is_wanted or not self.is_live():
             return  # It has ended, or another call has its id by now: the history began anew, or was replayed.
         match call.target:
-            case ChildRequest(workflow):
+            case ChildRequest(workflow) if self._is_child(call):
                 self._children.drive(call.id, workflow)
+            case ChildRequest():
+                self.host.call_soon(self._driver.guard, self._refuse, call)
             case TaskDefinition() as task if not self._performer.is_running(call.id):
                 progress = self.history.calls[call.id].progress
                 self._performer.perform(call, task, progress, undo=call.id in self._undoing)
             case _:
                 return
+
+    def _refuse(self, call: Call) -> None:
+        if self._open.get(call.id) is call and call.id not in self._cancelled and self.is_live():
+            failure = serde.encode_failure(withheld.refusal(call, self._parts.secrets))
+            self._ended(call, self._log.record(Type.TASK_FAILED, call.id, call.name, failure))
 
     def acting(self) -> tuple[bool, list[str]]:
         """Whether an attempt is in user code, and which children are driven here."""
@@ -288,7 +287,7 @@ class OpenCalls:
         self._cancelled.add(call.id)
         if (attempt := self._attempts.get(call.id)) is not None:
             attempt.came_to_us = None  # It is told now.
-        if isinstance(call.target, ChildRequest):
+        if isinstance(call.target, ChildRequest) and self._is_child(call):
             self._cancel_child(call, call.target)
         elif self._performer.is_running(call.id):
             if self._performer.cancel(call.id):
@@ -470,7 +469,7 @@ class OpenCalls:
         self.promises.revive()
         self._performer.report()
         for call in list(self._open.values()):
-            if isinstance(call.target, ChildRequest):
+            if isinstance(call.target, ChildRequest) and self._is_child(call):
                 self._children.drive(call.id, call.target.workflow)  # Also one that was cancelled: it has its clean-up.
 
     def restarted(self) -> None:
