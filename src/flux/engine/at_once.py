@@ -77,10 +77,11 @@ def _end(store: Store, clock: Clock, execution_id: str, worker: str) -> bool:
     claim = store.claim(execution_id, worker=worker, version=row.version, now=clock.now())
     if claim is None:
         return False
-    result = AppendResult.NEWS
-    while result is AppendResult.NEWS:  # What was accepted before the end belongs into the history.
+    while True:  # What was accepted before the end belongs into the history.
         ending = _ending(claim.row, claim.events, store.inbox(execution_id), clock.now())
         (result,) = store.append([ending])
+        if result is not AppendResult.NEWS:
+            break
     if result is not AppendResult.STORED:
         return False
     telemetry.emit(

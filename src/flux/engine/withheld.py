@@ -1,4 +1,4 @@
-"""Calls whose arguments hold a secret that what they call requests: the arguments are not recorded, and the call fails."""
+"""Calls whose arguments hold a secret that what they call requests: it is not recorded, and the call fails."""
 
 from flux.domain.redaction import Redactor
 from flux.engine.calls import Call
