@@ -52,6 +52,26 @@ async def work(ctx):
 }
 
 
+ANSWERS_EARLY = """
+import time
+from flux.engine.runner import Runner
+from flux.store.sqlite import SqliteStore
+
+begin, append = Runner.begin, SqliteStore._append
+
+def early(self, told=None):
+    begin(self)
+    if told is not None:
+        told()
+
+def slowly(self, appends):
+    time.sleep(0.1)
+    return append(self, appends)
+
+Runner.begin, SqliteStore._append = early, slowly
+"""
+
+
 @pytest.fixture
 def site(tmp_path):
     for name, text in FILES.items():
@@ -105,15 +125,28 @@ def test_a_server_without_a_worker_records_what_a_worker_runs_later(site):
         assert served.stop() == 0
 
 
-def test_what_was_answered_survives_the_kill_of_the_server_that_runs_it(site):
-    with serving(site, "dev", "work.py", "--port", "0", "--no-reload") as served:
+def started_and_killed(site, file):
+    """The ids that a server answered right before it was killed."""
+    with serving(site, "dev", file, "--port", "0", "--no-reload") as served:
         ids = [served.start("work", {"tasks": 3, "seconds": 0.05})["execution_id"] for _ in range(20)]
         assert served.stop(signal.SIGKILL) == -signal.SIGKILL
+    return ids
+
+
+def test_what_was_answered_survives_the_kill_of_the_server_that_runs_it(site):
+    ids = started_and_killed(site, "work.py")
 
     with serving(site, "dev", "work.py", "--port", "0") as served:
         assert [served.until(id_, "COMPLETED")["output"] for id_ in ids] == [[0, 1, 2]] * 20
         began = served.get(f"/executions/{ids[-1]}/events")
     assert began[0]["type"] == "WORKFLOW_STARTED"  # It was not put aside before it ran.
+
+
+def test_control_a_server_that_does_not_wait_for_its_commit_has_nothing_to_answer_with(site):
+    (site / "early.py").write_text(f"{HEAD}{FILES['work.py']}{ANSWERS_EARLY}", "utf-8")
+
+    with pytest.raises(AssertionError, match="there is no execution"):
+        started_and_killed(site, "early.py")
 
 
 def test_a_client_that_waits_is_answered_when_the_server_stops(site):
