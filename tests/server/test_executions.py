@@ -34,6 +34,18 @@ def test_a_start_that_waits_is_answered_with_what_is_shown_later(served: Served,
     assert answer.json() == served.get(f"/executions/{answer.json()['execution_id']}")
 
 
+def test_a_failed_execution_is_shown_with_the_place_where_its_error_was_raised(served: Served) -> None:
+    workflows.broken.add("torn-0")
+    answer = served.http.post("/workflows/steps/executions", params={"wait": 10}, json={"input": "torn"})
+    later = served.get(f"/executions/{answer.json()['execution_id']}")
+
+    assert answer.json() == later
+    assert later["output"] == {"type": "ValueError", "message": "torn-0 is broken"}
+    assert later["traceback"].startswith("Traceback (most recent call last):")
+    assert later["traceback"].endswith("ValueError: torn-0 is broken")
+    assert "in act" in later["traceback"]
+
+
 def test_a_start_that_does_not_end_is_answered_when_the_wait_is_over(served: Served) -> None:
     answers = [
         served.http.post("/workflows/nap/executions", params={"wait": 0.2}, json={"input": seconds})

@@ -55,6 +55,7 @@ class ExecutionDetails(Execution):
 
     input: Any
     output: Any = Field(description="Of a completed execution its result, of a failed one its error.")
+    traceback: str | None = Field(description="Of a failed execution: where its error was raised.")
     pauses: list[str] = Field(description="The names of its open pauses, the oldest first.")
 
 
@@ -96,8 +97,16 @@ def details(
     row: ExecutionRow, attributes: dict[str, str], context: ExecutionContext[Any], pauses: list[str]
 ) -> ExecutionDetails:
     """An execution as it is shown by itself."""
-    shown = context.summary()
-    return ExecutionDetails(**_fields(row, attributes), input=shown["input"], output=shown["output"], pauses=pauses)
+    shown, traceback = context.summary(), None
+    if row.state is ExecutionState.FAILED and (error := context.events[-1].data):
+        traceback = serde.display_traceback(error)
+    return ExecutionDetails(
+        **_fields(row, attributes),
+        input=shown["input"],
+        output=shown["output"],
+        traceback=traceback,
+        pauses=pauses,
+    )
 
 
 def event(shown: ExecutionEvent) -> Event:

@@ -31,6 +31,15 @@ def output_of(row: ExecutionRow, events: Sequence[ExecutionEvent]) -> Any:
     return serde.display(last.data) if is_over and last is not None and last.data else None
 
 
+def traceback_of(store: Store | Remote, row: ExecutionRow, events: Sequence[ExecutionEvent]) -> str:
+    """Where the error of a failed execution was raised; empty for any other."""
+    if row.state is not ExecutionState.FAILED or not events or not events[-1].data:
+        return ""
+    if isinstance(store, Remote):  # What it tells of an error in a history is the view of it.
+        return store.traceback(row.execution_id)
+    return serde.display_traceback(events[-1].data)
+
+
 def source_of(row: ExecutionRow) -> str:
     """Where its code is, as a command of this directory would name it."""
     path = Path(row.location)
@@ -148,6 +157,7 @@ def as_data(store: Store | Remote, row: ExecutionRow, events: Sequence[Execution
         "input": started_with(events),
         "output": None if failed else output,
         "error": output if failed else None,
+        "traceback": traceback_of(store, row, events) if failed else None,
         **row_times(row),
         "location": row.location,
         "blocked_reason": row.blocked_reason,

@@ -52,7 +52,6 @@ application.add_typer(tokens, name="tokens")
 application.add_typer(db, name="db")
 
 _is_verbose = False
-_REMOTE = ("executions", "workflows", "workers")  # The commands that can ask a server.
 _NEGATIVE = re.compile(r"-\.?\d")
 _ANYWHERE = {
     "-v": False,
@@ -115,10 +114,10 @@ def _options(
 def _check_server(subcommand: str | None, database: Path | None) -> None:
     if database is not None:
         raise CommandError("--database and --server are two places: name one of them", Exit.USAGE)
-    if subcommand not in _REMOTE:
+    if subcommand not in output.REMOTE:
         raise CommandError(
             f"--server is not for {subcommand}, which works on this machine: leave it out, or use one of "
-            f"{', '.join(_REMOTE)}",
+            f"{', '.join(output.REMOTE)}",
             Exit.USAGE,
         )
 

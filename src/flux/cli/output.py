@@ -149,10 +149,13 @@ def _write(stream: TextIO | None, text: str) -> None:
         stream.flush()
 
 
+REMOTE = ("executions", "workflows", "workers")  # The commands that can ask a server.
+
+
 def command(*words: str) -> str:
     """A command of ours to copy; it names the database or the server that was named on this command line."""
     where = (*(("--database", named_database[0]) if named_database else ()),)
-    where += ("--server", named_server[0]) if named_server else ()
+    where += ("--server", named_server[0]) if named_server and words[0] in REMOTE else ()
     return shlex.join(["flux", *where, *words])
 
 

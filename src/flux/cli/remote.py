@@ -106,9 +106,16 @@ class Remote:
                 return events
 
     def pauses(self, execution_id: str) -> Sequence[Pause]:
-        if execution_id not in self._shown or "pauses" not in self._shown[execution_id]:
+        return [Pause("", name) for name in self._details(execution_id)["pauses"]]
+
+    def traceback(self, execution_id: str) -> str:
+        return self._details(execution_id)["traceback"] or ""
+
+    def _details(self, execution_id: str) -> dict[str, Any]:
+        """What is shown of it by itself, which a list leaves out."""
+        if "pauses" not in self._shown.get(execution_id, ()):
             self.get(execution_id)
-        return [Pause("", name) for name in self._shown[execution_id]["pauses"]]
+        return self._shown[execution_id]
 
     def list(self, *, parent_id: str | None = None, limit: int = 50) -> Sequence[ExecutionRow]:
         return self.search(Search(parent_id=parent_id, limit=limit))

@@ -8,15 +8,12 @@ from typing import TextIO
 from rich.console import Console
 from rich.text import Text
 
-from flux import serde
 from flux.cli import details, timeline
 from flux.cli.output import PipeClosed, is_terminal, safe
 from flux.cli.remote import Remote
 from flux.domain.events import ExecutionEvent
-from flux.domain.events import ExecutionEventType as Type
 from flux.domain.execution import ExecutionState
 from flux.ports import ExecutionRow, Store
-from flux.serde.codec import decode_for_display
 
 STATE_STYLES = {
     "COMPLETED": "green",
@@ -45,7 +42,7 @@ def print_execution(
             show_all=show_all,
         )
         lines += [Text(), *drawn]
-    traceback = _traceback(events)
+    traceback = safe(details.traceback_of(store, row, events))
     if traceback:
         lines += [Text(), Text(traceback)]
     print_lines(lines, sys.stdout)
@@ -85,11 +82,3 @@ def _row(cells: Sequence[str], widths: Sequence[int], style: str = "") -> Text:
         drawn.append_text(text)
     drawn.rstrip()
     return drawn
-
-
-def _traceback(events: Sequence[ExecutionEvent]) -> str:
-    last = events[-1] if events else None
-    if last is None or last.type is not Type.WORKFLOW_FAILED or not last.data:
-        return ""
-    error = decode_for_display(last.data)
-    return safe(serde.traceback_of(error)).rstrip() if isinstance(error, BaseException) else ""

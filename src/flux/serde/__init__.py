@@ -16,7 +16,7 @@ from flux.serde.codec import (
     is_text,
     rewritten,
 )
-from flux.serde.display import display, to_display
+from flux.serde.display import display, display_traceback, to_display
 from flux.serde.keys import install_keys
 from flux.serde.tracebacks import traceback_of
 
@@ -28,6 +28,7 @@ __all__ = [
     "decode_arguments",
     "decode_recorded",
     "display",
+    "display_traceback",
     "encode",
     "encode_arguments",
     "encode_by_name",

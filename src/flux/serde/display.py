@@ -11,6 +11,7 @@ import pydantic
 from flux.serde.codec import decode_for_display
 from flux.serde.failures import FORMER_TYPE
 from flux.serde.tagging import MAX_DEPTH, shown, state_of, state_of_model
+from flux.serde.tracebacks import traceback_of
 
 
 def to_display(value: object) -> Any:
@@ -30,6 +31,16 @@ def display(data: bytes) -> Any:
         CorruptedDatabaseError: The bytes are damaged.
     """
     return to_display(decode_for_display(data))
+
+
+def display_traceback(data: bytes) -> str:
+    """The traceback of an encoded error, and of the chain that led to it; empty for any other value.
+
+    Raises:
+        CorruptedDatabaseError: The bytes are damaged.
+    """
+    error = decode_for_display(data)
+    return traceback_of(error).rstrip() if isinstance(error, BaseException) else ""
 
 
 def _view(value: Any, depth: int) -> Any:
