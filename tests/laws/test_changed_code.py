@@ -140,6 +140,60 @@ def test_control_an_outcome_that_is_not_recorded_is_brought_about_again(tmp_path
     assert "1" not in continued(tmp_path, original, "1", run.events[:3])[1]
 
 
+async def spins(_: Context) -> Any:
+    await work("a", 1)
+    await work("b", 1)
+    while True:
+        await asyncio.sleep(0)
+
+
+async def exits(_: Context) -> Any:
+    await work("a", 1)
+    await work("b", 1)
+    raise SystemExit("no more")
+
+
+NO_GOING_ON = pytest.mark.parametrize(("code", "says"), [(spins, "BodyError: the workflow body"), (exits, "no more")])
+
+
+@NO_GOING_ON
+def test_code_that_fails_where_history_went_on_blocks_the_execution_and_does_not_fail_it(
+    code: Change, says: str, tmp_path: Path
+):
+    """There is no catching that, so it would fail an execution that the code of yesterday completes."""
+    run = Simulation(tmp_path, made(original, "1"), seed=1).run()
+    gone_on = next(event for event in run.events if event.type == "TASK_COMPLETED" and event.call_id == "3")
+
+    for events in histories(run, "3"):
+        folder = tmp_path / f"gone-on-{len(events)}"
+        with closing(Process(folder, seed=1, past=events, starts_at=events[-1].time_us)) as process:
+            plant(process, made(original, "1"), events)
+            if len(events) < gone_on.seq:  # It may have failed the first time, too.
+                assert process.run(made(code, "2")).has_failed
+                continue
+            with pytest.raises(NonDeterminismError) as caught:
+                process.run(made(code, "2"))
+            found = f"history has TASK_COMPLETED of 'work', the code failed before that with .*{says}"
+            assert re.match(found, str(caught.value))
+            assert process.run(made(original, "1")).output == run.output
+
+
+async def spins_beside_a_call(_: Context) -> Any:
+    asyncio.ensure_future(work("a", 5))
+    await spins(_)
+
+
+@pytest.mark.parametrize("code", [spins, exits, spins_beside_a_call])
+def test_an_execution_that_fails_so_and_is_killed_meanwhile_fails_all_the_same(code: Change, tmp_path: Path):
+    run = Simulation(tmp_path, made(code, "1"), seed=1).run()
+    assert run.events[-1].type == "WORKFLOW_FAILED"
+
+    for k in cuts(run.events):
+        again, _called = continued(tmp_path, code, "1", run.events[:k])
+        assert [event.type for event in again.events] == [event.type for event in run.events]
+    assert divergence_of(made(code, "1").definition, run.events) is None
+
+
 async def with_other_options(_: Context) -> Any:
     """The body of `original`; how hard its tasks are tried is no part of it."""
     patient = work.with_options(retry_max_attempts=5, retry_delay=1, timeout=600)

@@ -11,7 +11,7 @@ import functools
 import heapq
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from flux import serde
@@ -29,6 +29,10 @@ from flux.errors import BodyError, NonDeterminismError
 MICROSECONDS = 1_000_000
 NO_ARGUMENTS = serde.encode_arguments({})
 _YES = serde.encode(True)
+# What does not come any more when a body has failed: its calls are cancelled then, and its timers do not fire.
+_GONE_ON = frozenset(
+    {ExecutionEventType.TASK_COMPLETED, ExecutionEventType.TASK_FAILED, ExecutionEventType.TIMER_FIRED}
+)
 
 
 class Decisions(Protocol):
@@ -130,15 +134,17 @@ class Body:
         self._replaying, self._deliveries_left = True, len(deliveries)
         self._last_recorded = max((int(id_) for id_ in self._history.calls if id_.isdecimal()), default=0)
         self._begin()
-        for event in deliveries:
+        for number, event in enumerate(deliveries):
+            if self.failure is not None:
+                self._check_not_gone_on(self.failure, deliveries[number:])
             if self.divergence or self.failure:
-                return
+                break
             self._deliveries_left -= 1
             self.deliver(event)
         if not self.divergence and not self.failure:
             self._check_all_made()
         self._replaying = False
-        if not self.divergence and not self.failure:
+        if not self.divergence:  # What a body that failed has left behind is to be ended.
             withheld, self._withheld = self._withheld, []
             for decide in withheld:
                 decide()
@@ -221,6 +227,13 @@ class Body:
         except BaseException as error:  # noqa: BLE001 - SystemExit of a body fails its execution, not the process.
             self.failure = error
         self.divergence = self.divergence or self.loop.impurity
+
+    def _check_not_gone_on(self, failure: BaseException, left: Sequence[ExecutionEvent]) -> None:
+        """The body failed here the first time, too, unless something came to an end afterwards."""
+        gone_on = next((event for event in left if event.type in _GONE_ON), None)
+        if gone_on is not None:
+            self.failure = None
+            self._diverged(divergence.cannot_go_on(gone_on, failure))
 
     # -- what the body asks for
 

@@ -48,6 +48,12 @@ def not_made(recorded: ExecutionEvent, line: str) -> NonDeterminismError:
     return _error(f"history has {_call(recorded.name, recorded.data)}, the code did not make that call", recorded, line)
 
 
+def cannot_go_on(recorded: ExecutionEvent, failure: BaseException) -> NonDeterminismError:
+    """The code fails in a way that no body can catch, where the history went on."""
+    actual = f"the code failed before that with {type(failure).__name__}: {failure}"
+    return _error(f"history has {recorded.type} of {recorded.name!r}, {actual}", recorded)
+
+
 def other_ending(
     recorded: ExecutionEvent, what: str, name: str = "", data: bytes | None = None, line: str = ""
 ) -> NonDeterminismError:
