@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flux import ExecutionContext, ExecutionState, pause, task, workflow
+from flux import ExecutionContext, ExecutionState, pause, serde, task, workflow
 from flux.errors import BodyError, InvalidInputError
 from flux.tasks import continue_as_new, parallel, sleep, wait_for_signal
 from flux.testing import Bed
@@ -232,6 +232,37 @@ def test_a_pause_belongs_to_its_history(both: Kit) -> None:
 
     assert ctx.output == [2, 2]
     assert [e.value for e in ctx.events if e.type == "TASK_PAUSED"] == ["pause 2"]
+
+
+def test_a_resume_that_came_as_its_pause_timed_out_and_the_history_ended_is_recorded_in_the_fresh_one(
+    kit: Kit, monkeypatch: Any
+) -> None:
+    @workflow
+    async def moving(ctx: ExecutionContext[int]) -> Any:
+        if ctx.input:
+            return await pause("second")
+        try:
+            await pause("first", timeout=5)
+        except TimeoutError:
+            await continue_as_new(1)
+
+    append = kit.store.append
+
+    def late(appends: Any) -> Any:
+        if any(event.type == "TASK_CANCELLED" for each in appends for event in each.events):
+            # The pause is open until this commit, so it is acknowledged; read it is when the history has begun anew.
+            kit.store.resume("e", data=serde.encode("yes"), now=kit.app.clock.now())
+        return append(appends)
+
+    monkeypatch.setattr(kit.store, "append", late)
+    monkeypatch.setattr(kit.store, "try_append", late)
+    ctx = kit.run(moving, 0, "e")
+    monkeypatch.undo()
+
+    assert ctx.is_paused  # The answer was not for this pause.
+    assert [(e.type, e.value) for e in ctx.events if e.type == "WORKFLOW_RESUMED"] == [("WORKFLOW_RESUMED", "yes")]
+    assert kit.store.inbox("e") == []
+    assert kit.resume(moving, "e", "no").output == "no"
 
 
 def test_children_of_each_history_are_executions_of_their_own(both: Kit) -> None:

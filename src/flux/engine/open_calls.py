@@ -245,16 +245,13 @@ class OpenCalls:
         generation = self._children.generation
         return call_id if generation == 1 else f"{call_id}#{generation}"
 
-    def paused_call(self, message: Message) -> str | None:
-        """The call that a resume answers; None if it was of the history before this one."""
-        call_id = message.call_id.partition("#")[0]
-        return call_id if self._pause_id(call_id) == message.call_id else None
-
-    def resumed(self, call_id: str, message: Message) -> None:
+    def resumed(self, message: Message) -> None:
         """Answer a pause, which may be inside a task that does not run at this moment."""
+        call_id = message.call_id.partition("#")[0]
         record = self.history.calls.get(call_id)
-        if record is None or record.outcome is not None or call_id in self._cancelled:
-            return  # Its pause timed out meanwhile; that it was resumed is recorded all the same.
+        is_over = record is None or record.outcome is not None or call_id in self._cancelled
+        if is_over or self._pause_id(call_id) != message.call_id:
+            return  # It timed out, or was of the history before this one; that it was resumed is recorded all the same.
         value = {"name": message.name, "input": serde.decode(message.data)}
         self._log.record(Type.TASK_RESUMED, call_id, "pause", serde.encode(value, extra_levels=1))
         call = self._open.get(call_id)

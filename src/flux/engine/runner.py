@@ -344,10 +344,10 @@ class Runner:
             return  # It was received before.
         self._log.message_consumed(message.id)
         match message.kind:
-            case MessageKind.RESUME if (call_id := self.calls.paused_call(message)) is not None:
+            case MessageKind.RESUME:
                 self._record(Type.WORKFLOW_RESUMING, message.data)
                 self._record(Type.WORKFLOW_RESUMED, message.data)
-                self.calls.resumed(call_id, message)
+                self.calls.resumed(message)
             case MessageKind.SIGNAL:
                 self.deliver(self._record(Type.WORKFLOW_SIGNALLED, at_once.signalled(message)))
             case MessageKind.CANCEL:
