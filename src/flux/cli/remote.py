@@ -109,7 +109,7 @@ class Remote:
         return [Pause("", name) for name in self._details(execution_id)["pauses"]]
 
     def traceback(self, execution_id: str) -> str:
-        return self._details(execution_id)["traceback"] or ""
+        return self._details(execution_id).get("traceback") or ""  # An older server does not tell.
 
     def _details(self, execution_id: str) -> dict[str, Any]:
         """What is shown of it by itself, which a list leaves out."""
