@@ -1,12 +1,16 @@
 """Results that an output storage keeps: what the history holds, what callers get, and what a loss means."""
 
 import asyncio
+import sys
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 from flux import ExecutionContext, ExecutionState, call, pause, task, workflow
+from flux.engine.replay import divergence_of
 from flux.errors import CorruptedDatabaseError, InvalidValueError, NotFoundError, StoreError
 from flux.output_storage import InlineOutputStorage, LocalFileStorage, OutputStorage, OutputStorageReference
 from flux.tasks import parallel, progress, wait_for_signal
@@ -405,6 +409,45 @@ def test_whatever_reaches_an_execution_may_be_large(both: Kit) -> None:
 # -- losses
 
 
+@dataclass
+class Away:
+    """A value of a class that is not always loaded."""
+
+    n: int
+
+
+@pytest.mark.parametrize("which", ["input", "result"])
+def test_a_value_whose_class_is_not_loaded_blocks_the_execution_until_it_is_asked_for_again(
+    both: Kit, which: str, monkeypatch: Any
+) -> None:
+    """A worker that tried again at once would do so for ever."""
+    module = ModuleType("away")
+    monkeypatch.setitem(sys.modules, "away", module)
+    monkeypatch.setattr(Away, "__module__", "away")
+    module.Away = Away
+
+    @task
+    async def make(n: int) -> Away:
+        return Away(n)
+
+    @workflow
+    async def holding(ctx: ExecutionContext[Any]) -> Any:
+        made = ctx.input if which == "input" else await make(7)
+        return [made.n, await pause("p")]
+
+    both.run(holding, Away(7) if which == "input" else None, "e")
+    monkeypatch.delitem(sys.modules, "away")
+    with pytest.raises(NotFoundError, match="away:Away is in a stored value, but not loaded"):
+        both.resume(holding, "e", 1)
+    row = both.store.get("e")
+    assert row is not None and row.state is ExecutionState.SCHEDULED
+    assert "away:Away is in a stored value" in (row.blocked_reason or "")
+    assert str(divergence_of(holding.definition, both.store.events("e"))) == row.blocked_reason
+
+    monkeypatch.setitem(sys.modules, "away", module)
+    assert both.run(holding, execution_id="e").output == [7, 1]
+
+
 def test_a_file_that_is_gone_is_an_error_that_names_it_and_the_execution_waits_for_it(both: Kit, home: Path) -> None:
     """Nothing about the execution is known to be wrong, so it is not failed: it goes on when the file is back."""
     storage = LocalFileStorage(home / "kept")
@@ -426,6 +469,7 @@ def test_a_file_that_is_gone_is_an_error_that_names_it_and_the_execution_waits_f
     row = both.store.get("e")
     assert row is not None
     assert row.state is ExecutionState.SCHEDULED
+    assert "the file was deleted" in (row.blocked_reason or "")  # No worker tries that again and again.
     assert "WORKFLOW_FAILED" not in types(both.stored("e"))
 
     (home / "away").rename(file)

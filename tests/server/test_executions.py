@@ -104,6 +104,8 @@ def test_an_input_that_does_not_fit_is_refused_before_anything_is_recorded(
     answer = served.http.post(f"/workflows/{workflow}/executions", json={"input": value})
 
     assert (answer.status_code, answer.json()["type"]) == (422, "InvalidInputError")
+    assert answer.json()["message"].startswith("the input does not fit the workflow")
+    assert ": " not in answer.json()["message"]  # All that does not fit is together, in the hint.
     assert served.get("/counts") == before
 
 

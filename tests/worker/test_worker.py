@@ -9,6 +9,7 @@ import pytest
 from flux import ExecutionContext, pause, task, workflow
 from flux.domain.execution import ExecutionState
 from flux.errors import StoreError
+from flux.output_storage import OutputStorage, OutputStorageReference
 from flux.tasks import sleep, wait_for_signal
 from worker.kit import Team, recorded, settled, start, state, until
 
@@ -506,3 +507,42 @@ async def test_a_worker_that_is_cancelled_gives_back_what_it_has(site):
         await running
 
     assert state(app, id_) == "SCHEDULED"
+
+
+class Unreadable(OutputStorage):
+    """A storage that takes values, and cannot be reached when they are asked for."""
+
+    asked = 0
+
+    def store(self, reference_id, value):
+        return OutputStorageReference("unreadable", reference_id, {})
+
+    def retrieve(self, reference):
+        Unreadable.asked += 1
+        raise ConnectionError("the storage is away")
+
+    def delete(self, reference):
+        raise NotImplementedError
+
+
+@task.with_options(output_storage=Unreadable())
+async def put_away() -> str:
+    return "value"
+
+
+@workflow
+async def hopeless(ctx: ExecutionContext[None]) -> str:
+    return await put_away()
+
+
+async def test_what_fails_is_not_tried_again_at_once_and_others_are_served_meanwhile(site):
+    app = site.app()
+    async with Team() as team:
+        team.add(app, hopeless, asking)
+        waiting = start(app, hopeless)
+        await until(lambda: Unreadable.asked)
+        others = [start(app, asking) for _ in range(5)]
+        assert await settled(app, *others) == [PAUSED] * 5
+        assert Unreadable.asked == 1
+        assert state(app, waiting) == "RUNNING"
+    assert state(app, waiting) == "SCHEDULED"  # It is given back without delay when its worker stops.

@@ -12,6 +12,7 @@ from flux.api.models import Problem
 from flux.errors import (
     ExecutionConflictError,
     FluxError,
+    InvalidInputError,
     InvalidValueError,
     NotFoundError,
     StoreError,
@@ -48,9 +49,14 @@ def install(app: FastAPI) -> None:
 
 
 def problem_of(error: FluxError) -> Problem:
-    """One of our errors as it is shown: its message says what to do after the last colon."""
-    message, colon, hint = str(error).rpartition(": ")
-    return Problem(type=type(error).__name__, message=message if colon else hint, hint=hint if colon else "")
+    """One of our errors as it is shown: its message says what to do after the last colon.
+
+    What does not fit an input is a list, with a colon in each item: there it is all that follows the first.
+    """
+    text = str(error)
+    at = text.find(": ") if isinstance(error, InvalidInputError) else text.rfind(": ")
+    message, hint = (text[:at], text[at + 2 :]) if at >= 0 else (text, "")
+    return Problem(type=type(error).__name__, message=message, hint=hint)
 
 
 def of(error: FluxError) -> JSONResponse:

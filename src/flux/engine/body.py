@@ -24,7 +24,7 @@ from flux.engine.calls import PARENT, Call, Target, result_of
 from flux.engine.lines import suspended_line
 from flux.engine.loop import BodyLoop, BodyTimer, FirmFuture
 from flux.engine.mailbox import Mailbox
-from flux.errors import BodyError, NonDeterminismError
+from flux.errors import CorruptedDatabaseError, FluxError, NonDeterminismError, StoreError
 
 MICROSECONDS = 1_000_000
 NO_ARGUMENTS = serde.encode_arguments({})
@@ -103,7 +103,7 @@ class Body:
         self.mailbox = Mailbox()
         self.is_cancelled = False  # By WORKFLOW_CANCELLING.
         self._main: asyncio.Task[Any] | None = None
-        self.divergence: NonDeterminismError | BodyError | None = None  # Why it cannot go on with this history.
+        self.divergence: FluxError | None = None  # Why it cannot go on with this history.
         self.failure: BaseException | None = None  # What escaped the drain: a busy wait, SystemExit.
         self._context, self._history = context, history
         self._started_us, self._decisions = started_us, decisions
@@ -194,6 +194,11 @@ class Body:
         context = contextvars.copy_context()
         context.run(PARENT.set, None)
         context.run(lineage.leave)
+        try:
+            _ = self._context.input
+        except FluxError as error:
+            self._cannot_read(error)
+            return
         self._main = main = self.loop.create_task(self._run(), context=context)
         main.add_done_callback(self._returned)
         self._context.show_until(self._history.events[0].seq)
@@ -384,15 +389,28 @@ class Body:
         future = call.future
         if future.done():
             return
-        match event.type:
-            case _ if call.is_cancelled:
-                future.set_result(None)
-            case ExecutionEventType.TASK_COMPLETED:
-                future.set_result(result_of(call.target, event))
-            case ExecutionEventType.TASK_FAILED:
-                future.set_exception(event.value_copy())
-            case _:
-                future.cancel()
+        try:
+            match event.type:
+                case _ if call.is_cancelled:
+                    future.set_result(None)
+                case ExecutionEventType.TASK_COMPLETED:
+                    future.set_result(result_of(call.target, event))
+                case ExecutionEventType.TASK_FAILED:
+                    future.set_exception(event.value_copy())
+                case _:
+                    future.cancel()
+        except FluxError as error:
+            self._cannot_read(error)
+
+    def _cannot_read(self, error: FluxError) -> None:
+        """A recorded value is of a class that is not loaded, or kept in a file that is gone: trying again is no help.
+
+        Raises:
+            StoreError: Where it is kept cannot be read at this moment.
+        """
+        if isinstance(error, StoreError) and not isinstance(error, CorruptedDatabaseError):
+            raise error
+        self.divergence = self.divergence or error
 
     def _cancel_main(self) -> None:
         """A cancelled body is told where it awaits, and may clean up; one that has ended is not."""

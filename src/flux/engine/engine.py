@@ -26,6 +26,7 @@ from flux.ports import Claim, ExecutionRow, NewExecution
 MICROSECONDS = 1_000_000
 NEWS_SECONDS = 0.05
 RESCUE_SECONDS = 0.5
+PATIENCE_SECONDS = 1.0  # For which a worker keeps what has failed: it would claim it again at once, and fail again.
 EVERY = 1_000_000
 
 MayRun = Callable[[WorkflowDefinition], bool]
@@ -154,7 +155,7 @@ class Engine:
                 )
                 self._runners.setdefault(row.execution_id, []).append(runner)
                 self._expected.discard(row.execution_id)
-                driven[row.execution_id] = self._drive(runner)
+                driven[row.execution_id] = self._drive(runner, keep_seconds=PATIENCE_SECONDS)
         return driven
 
     def run_new(
@@ -178,7 +179,7 @@ class Engine:
         runner = self._create(workflow, execution_id, ours, input_data, inline=False, may_run=may_run)
         stored: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         runner.done.add_done_callback(functools.partial(_tell_end, stored))
-        return stored, self._drive(runner, stored)
+        return stored, self._drive(runner, stored, keep_seconds=PATIENCE_SECONDS)
 
     def _give_back_doubtful(self, worker: str) -> None:
         """Free what was claimed, perhaps, by a call that got no answer; the lock is held."""
@@ -250,7 +251,10 @@ class Engine:
             drains = [runner.current_drain for several in self._runners.values() for runner in several]
         return [drain for drain in drains if drain is not None]
 
-    async def _drive(self, runner: Runner, stored: asyncio.Future[bool] | None = None) -> RunOutcome:
+    async def _drive(
+        self, runner: Runner, stored: asyncio.Future[bool] | None = None, keep_seconds: float = 0.0
+    ) -> RunOutcome:
+        """Drive an execution to its outcome; one that fails is kept for so long, and then given back."""
         self._watch.wake()
         patches.install()  # For each run: anyio may have been imported since the last one.
         told = None if stored is None else functools.partial(_tell_stored, stored)
@@ -267,8 +271,11 @@ class Engine:
             runner.done.cancel()  # Others may wait for it.
             raise
         except Exception:
-            if not runner.free():
-                self._owed.append(runner)
+            try:
+                await asyncio.sleep(keep_seconds)
+            finally:
+                if not runner.free():
+                    self._owed.append(runner)
             raise
         finally:
             with self._lock:

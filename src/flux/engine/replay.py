@@ -14,13 +14,13 @@ from flux.engine import divergence, guard, patches
 from flux.engine.body import Body, Continued, Raised
 from flux.engine.calls import Call
 from flux.engine.outcomes import encode_outcome
-from flux.errors import BodyError, NonDeterminismError
+from flux.errors import BodyError, FluxError, NonDeterminismError
 from flux.serde.likeness import alike
 
 
 def divergence_of(
     workflow: WorkflowDefinition, events: Sequence[ExecutionEvent], *, guard_bodies: bool = True
-) -> NonDeterminismError | BodyError | None:
+) -> FluxError | None:
     """Why a body cannot go on with a history, or would not have come to its end; None if it fits.
 
     Args:
